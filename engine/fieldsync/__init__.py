@@ -1,0 +1,84 @@
+"""Fieldsync: a durable CRDT replica of just the records in scope, on every field device, that never needs a rebuild.
+
+    import fieldsync as fs
+
+    db = fs.open("field.db")
+    with db.write() as tx:
+        tx.create("notes", scope="job/7", key="n1", text="arrived")
+    db.sync("ws://127.0.0.1:8765")
+
+Where everything is: database.py is the front door (open, Database); schema.py declares records, query.py compiles
+queries, loading.py and tables.py load them; transaction.py and apply.py write, over sqlite.py; session.py and exchange.py
+sync, over messages.py; websocket.py carries it. The kernels are native/*.pyx, each called by one module.
+"""
+
+from fieldsync.codec import Unknown
+from fieldsync.database import Database, Query, ScopeInfo, Table, Transaction, open, serve
+from fieldsync.errors import (
+    AlreadyExists,
+    AmbiguousKey,
+    Busy,
+    ClosedError,
+    ConnectionFailed,
+    Corrupt,
+    DataError,
+    DecodeError,
+    DigestMismatch,
+    DiskFull,
+    FieldsyncError,
+    FormatTooNew,
+    LimitExceeded,
+    LoadError,
+    MissingDependency,
+    NotFound,
+    ProtocolError,
+    SchemaError,
+    StoreError,
+    SyncError,
+    VersionMismatch,
+)
+from fieldsync.loading import LoadReport
+from fieldsync.schema import Counter, Record, Snapshot, field
+from fieldsync.session import Report
+from fieldsync.watch import Event, Watch
+
+__version__ = "0.1.0"
+__all__ = [
+    "AlreadyExists",
+    "AmbiguousKey",
+    "Busy",
+    "ClosedError",
+    "ConnectionFailed",
+    "Corrupt",
+    "Counter",
+    "DataError",
+    "Database",
+    "DecodeError",
+    "DigestMismatch",
+    "DiskFull",
+    "Event",
+    "FieldsyncError",
+    "FormatTooNew",
+    "LimitExceeded",
+    "LoadError",
+    "LoadReport",
+    "MissingDependency",
+    "NotFound",
+    "ProtocolError",
+    "Query",
+    "Record",
+    "Report",
+    "SchemaError",
+    "ScopeInfo",
+    "Snapshot",
+    "StoreError",
+    "SyncError",
+    "Table",
+    "Transaction",
+    "Unknown",
+    "VersionMismatch",
+    "Watch",
+    "field",
+    "open",
+    "serve",
+]

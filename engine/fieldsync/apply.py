@@ -1,0 +1,230 @@
+"""Where changes land: merged into records, entered in the change index, added to the digest. Local or received alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from fieldsync import record
+from fieldsync.changes import REMOVING
+from fieldsync.store import HEADLESS, ChangeRow, Dot, Entry, OrphanRow, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fieldsync.record import Outcome, Removal
+    from fieldsync.store import Scope, Writer
+
+
+@dataclass(slots=True)
+class Target:
+    """One record, or the cells of one headless incarnation, and what is to be merged into it."""
+
+    collection: int = HEADLESS
+    collection_name: str = ""
+    key: str | None = None
+    row: Row | None = None
+    orphans: list[OrphanRow] = field(default_factory=list)
+    pieces: list[bytes] = field(default_factory=list)
+    removals: list[Removal] = field(default_factory=list)
+    created: dict[Dot, int] = field(default_factory=dict)  # creating change -> the number of the incarnation in it
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A change to be entered in the index."""
+
+    dot: Dot
+    time: int
+    flags: int
+    parts: int
+    removals: list[Removal]
+    may_be_known: bool = False  # the index may hold a part of it already
+
+
+class Touched(NamedTuple):
+    """A record that a transaction created (not before), changed, or removed (not after)."""
+
+    collection: int
+    scope: str
+    key: str
+    before: bool
+    after: bool
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What the outcomes of one merge ask of the store."""
+
+    inserts: dict[int, list[Row]] = field(default_factory=dict)
+    updates: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
+    deletes: dict[int, list[int]] = field(default_factory=dict)
+    stale_orphans: list[int] = field(default_factory=list)
+    live: dict[Dot, int] = field(default_factory=dict)  # change -> live cells gained, or lost if negative
+    places: dict[Dot, set[Entry]] = field(default_factory=dict)  # change -> rows in which it came to have cells
+    next_rows: dict[int, int] = field(default_factory=dict)
+    touched: list[Touched] = field(default_factory=list)
+
+
+def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arrival]) -> tuple[Scope, list[Touched]]:
+    """Merge a batch into a scope, inside a write transaction; returns the scope with its new digest, not yet saved."""
+    items = [
+        (
+            (*([target.row.packed] if target.row else []), *[orphan.packed for orphan in target.orphans]),
+            tuple(target.pieces),
+            tuple(target.removals),
+            record.canonical_name(target.collection_name, target.key) if target.key is not None else b"",
+        )
+        for target in targets
+    ]
+    outcomes, difference = record.merge_all(writer.dictionary, record.digest_key(scope.name), items)
+    batch = _Batch()
+    for target, outcome in zip(targets, outcomes, strict=True):
+        if outcome is not None:
+            _settle(writer, scope, batch, target, outcome)
+    _write_rows(writer, batch)
+    names = {
+        removal[:3]: (target.collection, target.key)
+        for target in targets
+        if target.key is not None
+        for removal in target.removals
+    }
+    _write_index(writer, scope, batch, arrivals, names)
+    return scope.with_(digest=record.add_digests(scope.digest, difference)), batch.touched
+
+
+def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome: Outcome) -> None:
+    """Turn what became of one target into rows to write and places to enter in the index."""
+    live, headless, _, events = outcome
+    number = target.row.id if target.row else 0
+    if live and target.row:
+        batch.updates.setdefault(target.collection, []).append((number, live))
+    elif live:
+        number = _new_row(writer, batch, target.collection)
+        assert target.key is not None
+        batch.inserts.setdefault(target.collection, []).append(Row(number, scope.id, target.key, live))
+    elif target.row:
+        batch.deletes.setdefault(target.collection, []).append(number)
+    if live or target.row:
+        assert target.key is not None
+        batch.touched.append(Touched(target.collection, scope.name, target.key, target.row is not None, bool(live)))
+    for author, seq, by in events:
+        dot = (author, seq)
+        batch.live[dot] = batch.live.get(dot, 0) + by
+        if by > 0 and live:
+            place = Entry(target.collection, target.created.get(dot, -1), number, 1)
+            batch.places.setdefault(dot, set()).add(place)
+    if headless or target.orphans:
+        _settle_headless(writer, scope, batch, target, outcome, number)
+
+
+def _settle_headless(
+    writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome: Outcome, number: int
+) -> None:
+    """Cells moved between a record and the orphans: enter where each change has them now."""
+    live, headless, _, _ = outcome
+    remaining = set()
+    for author, seq, n, packed in headless:
+        orphan = OrphanRow(0, (author, seq, n), target.collection, target.key, packed)
+        place = Entry(HEADLESS, -1, writer.put_orphan(scope.id, orphan), 1)
+        remaining.add((author, seq, n))
+        for _, _, by_author, by_seq, _ in record.stamps(writer.dictionary, packed):
+            batch.places.setdefault((by_author, by_seq), set()).add(place)
+    batch.stale_orphans.extend(orphan.id for orphan in target.orphans if orphan.incarnation not in remaining)
+    if target.orphans and live:
+        for _, _, by_author, by_seq, _ in record.stamps(writer.dictionary, live):
+            dot = (by_author, by_seq)
+            place = Entry(target.collection, target.created.get(dot, -1), number, 1)
+            batch.places.setdefault(dot, set()).add(place)
+
+
+def _new_row(writer: Writer, batch: _Batch, collection: int) -> int:
+    number = batch.next_rows.get(collection) or writer.next_row(collection)
+    batch.next_rows[collection] = number + 1
+    return number
+
+
+def _write_rows(writer: Writer, batch: _Batch) -> None:
+    for collection, ids in batch.deletes.items():
+        writer.delete_rows(collection, ids)
+    for collection, updates in batch.updates.items():
+        writer.update_rows(collection, updates)
+    for collection, rows in batch.inserts.items():
+        writer.insert_rows(collection, rows)
+    if batch.stale_orphans:
+        writer.delete_orphans(batch.stale_orphans)
+
+
+def _write_index(
+    writer: Writer,
+    scope: Scope,
+    batch: _Batch,
+    arrivals: list[Arrival],
+    names: dict[tuple[int, int, int], tuple[int, str]],
+) -> None:
+    """Enter new changes, and take from older ones the cells that no longer live."""
+    rows = []
+    for arrival in arrivals:
+        known = writer.change(scope.id, arrival.dot) if arrival.may_be_known else None
+        gained = batch.live.pop(arrival.dot, 0)
+        places = batch.places.pop(arrival.dot, set())
+        if arrival.flags & REMOVING:
+            writer.put_removals(scope.id, arrival.dot, arrival.removals, names)
+            entries = compress([Entry(author, seq, n, 1) for author, seq, n, _ in arrival.removals], _follows_incarnation)
+            rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, len(entries), entries))
+            continue
+        if known:
+            gained += known.live
+            places |= set(expand(known.entries))
+        if gained > 0:
+            entries = compress(places, _follows_row)
+            rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, gained, entries))
+    losses = [(dot, -by) for dot, by in batch.live.items() if by < 0 and dot not in batch.places]
+    rows.extend(_moved(writer, scope, batch))
+    if rows:
+        writer.put_changes(scope.id, rows)
+    if losses:
+        writer.lose_cells(scope.id, losses)
+
+
+def _moved(writer: Writer, scope: Scope, batch: _Batch) -> list[ChangeRow]:
+    """Earlier changes whose cells now stand in other rows."""
+    rows = []
+    for dot, places in batch.places.items():
+        known = writer.change(scope.id, dot)
+        if known:
+            entries = compress(places | set(expand(known.entries)), _follows_row)
+            rows.append(known._replace(entries=entries, live=max(1, known.live + batch.live.get(dot, 0))))
+    return rows
+
+
+def compress(entries: Iterable[Entry], follows: object = None) -> list[Entry]:
+    """Entries of single rows as runs, sorted."""
+    runs: list[Entry] = []
+    follow = follows or _follows_row
+    for entry in sorted(entries):
+        if runs and follow(runs[-1], entry):  # type: ignore[operator]
+            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+        else:
+            runs.append(entry)
+    return runs
+
+
+def _follows_row(run: Entry, entry: Entry) -> bool:
+    if run.collection != entry.collection or entry.row != run.row + run.count:
+        return False
+    return entry.n == (run.n + run.count if run.n >= 0 else -1)
+
+
+def _follows_incarnation(run: Entry, entry: Entry) -> bool:
+    # for removals an entry is (author, seq, first n, count)
+    return run[:2] == entry[:2] and entry.row == run.row + run.count
+
+
+def expand(entries: Iterable[Entry]) -> list[Entry]:
+    """Runs as entries of single rows."""
+    return [
+        Entry(run.collection, run.n + i if run.n >= 0 else -1, run.row + i, 1)
+        for run in entries
+        for i in range(run.count)
+    ]

@@ -1,0 +1,64 @@
+"""Contexts: the sets of dots a replica has accounted for, in one canonical form of bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from fieldsync._native import diff
+from fieldsync.errors import DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+Interval = tuple[bytes, int, int]  # author (8 bytes), lowest and highest seq
+
+
+def _checked(operation: Callable[..., T], *args: object) -> T:
+    try:
+        return operation(*args)
+    except ValueError as error:
+        raise DecodeError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """An immutable set of dots. Operations raise DecodeError where the bytes are not the canonical form."""
+
+    data: bytes = b""
+
+    @classmethod
+    def of(cls, intervals: Iterable[Interval]) -> Context:
+        """The context of (author, low, high) intervals in any order."""
+        return cls(diff.build(list(intervals)))
+
+    def __or__(self, other: Context) -> Context:
+        return Context(_checked(diff.join, self.data, other.data)) if other.data else self
+
+    def __sub__(self, other: Context) -> Context:
+        return Context(_checked(diff.lacks, self.data, other.data))
+
+    def __and__(self, other: Context) -> Context:
+        return Context(_checked(diff.common, self.data, other.data))
+
+    def __bool__(self) -> bool:
+        return bool(self.data)
+
+    def covers(self, author: bytes, seq: int) -> bool:
+        """Whether the dot (author, seq) is in the set."""
+        return _checked(diff.covers, self.data, author, seq)
+
+    def intervals(self) -> list[Interval]:
+        """The set as (author, low, high), ascending."""
+        return _checked(diff.intervals, self.data)
+
+    def check(self) -> Context:
+        """Itself, if its bytes are canonical; else DecodeError."""
+        _checked(diff.intervals, self.data)
+        return self
+
+    def hash(self) -> bytes:
+        """Eight bytes that name the set."""
+        return hashlib.blake2b(self.data, digest_size=8).digest()

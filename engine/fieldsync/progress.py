@@ -1,0 +1,60 @@
+"""Loading a file of rows with a bar on the terminal."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from fieldsync.limits import REJECTED_ROWS_KEPT
+from fieldsync.tables import fill_template, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    from fieldsync.database import Database
+    from fieldsync.loading import LoadReport
+    from fieldsync.tables import Table
+
+
+def load_file(
+    database: Database,
+    path: Path,
+    collection: str,
+    *,
+    key: str,
+    scope: str,
+    types: dict[str, str] | None = None,
+    rows_max: int | None = None,
+) -> LoadReport:
+    """Load a table file; the report's rejected rows are (line number, reason), those the reader refused among them."""
+    table = open_table(path, types=types)
+    lines = array("Q")  # of the rows, by number
+    with Progress(
+        TextColumn(path.name), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rows]:,} rows"),
+        TimeElapsedColumn(),
+    ) as bar:
+        task = bar.add_task("load", total=table.bytes_total, rows=0)
+        report = database.load(
+            collection,
+            _rows(table, lines, rows_max),
+            key=fill_template(key, table.columns),
+            scope=fill_template(scope, table.columns),
+            progress=lambda done: bar.update(task, completed=table.bytes_read, rows=done),
+        )
+        bar.update(task, completed=table.bytes_total)
+    report.rejected = [(lines[number - 1], reason) for number, reason in report.rejected]
+    report.rejected = sorted(report.rejected + list(table.bad_rows))[:REJECTED_ROWS_KEPT]
+    report.rejected_count += table.bad_row_count
+    return report
+
+
+def _rows(table: Table, lines: array[int], rows_max: int | None) -> Iterator[dict[str, Any]]:
+    for count, (line, row) in enumerate(table):
+        if count == rows_max:
+            return
+        lines.append(line)
+        yield row

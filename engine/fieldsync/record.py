@@ -1,0 +1,143 @@
+"""A record's cells in their packed form: making, reading and merging them, under one file's dictionary of numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fieldsync._native import codec, merge
+from fieldsync.errors import Corrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
+MergeItem = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Removal, ...], bytes]  # olds, pieces, removals, name
+Orphan = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and its packed cells
+Events = tuple[tuple[int, int, int], ...]  # (author id, seq, by): live cells gained or lost by a change
+Outcome = tuple[bytes, tuple[Orphan, ...], tuple[int, ...], Events]  # live, orphans, changed fields, events
+
+
+@dataclass(frozen=True, slots=True)
+class Dictionary:
+    """The numbers one file uses for authors and fields. Immutable; `with_...` gives a larger one. Ids begin at 1."""
+
+    authors: bytes = bytes(8)
+    fields: bytes = field(default_factory=lambda: _pack_fields([("", 0)]))
+    author_ids: dict[bytes, int] = field(default_factory=dict)
+    field_ids: dict[tuple[str, int], int] = field(default_factory=dict)
+    field_names: tuple[tuple[str, int], ...] = (("", 0),)
+
+    def with_authors(self, names: Sequence[bytes]) -> Dictionary:
+        """With more authors, numbered on in the order given."""
+        first = len(self.authors) // 8
+        ids = self.author_ids | {name: first + i for i, name in enumerate(names)}
+        return Dictionary(self.authors + b"".join(names), self.fields, ids, self.field_ids, self.field_names)
+
+    def with_fields(self, names: Sequence[tuple[str, int]]) -> Dictionary:
+        """With more fields, (name, kind), numbered on in the order given."""
+        every = self.field_names + tuple(names)
+        ids = {pair: i for i, pair in enumerate(every) if i}
+        return Dictionary(self.authors, _pack_fields(every), self.author_ids, ids, every)
+
+    def author(self, number: int) -> bytes:
+        """The 8 bytes of an author."""
+        return self.authors[8 * number : 8 * number + 8]
+
+    @property
+    def author_count(self) -> int:
+        """How many author ids there are, the reserved 0 included."""
+        return len(self.authors) // 8
+
+
+def _pack_fields(names: Sequence[tuple[str, int]]) -> bytes:
+    raw = [name.encode() for name, _ in names]
+    offset = 8 * len(names)
+    table = []
+    for name, (_, kind) in zip(raw, names, strict=True):
+        table.append(struct.pack("<IHBx", offset, len(name), kind))
+        offset += len(name)
+    return b"".join(table) + b"".join(raw)
+
+
+def canonical_name(collection: str, key: str) -> bytes:
+    """The value of an existence cell: what a digest takes in of a record's collection and key."""
+    return codec.encode([collection, key])
+
+
+def digest_key(scope: str) -> bytes:
+    """The key of a scope's digest: BLAKE2b-128 of its name."""
+    return hashlib.blake2b(scope.encode(), digest_size=16).digest()
+
+
+def add_digests(a: bytes, b: bytes) -> bytes:
+    """The sum of two digests, modulo 2**128."""
+    total = int.from_bytes(a, "little") + int.from_bytes(b, "little")
+    return (total & ((1 << 128) - 1)).to_bytes(16, "little")
+
+
+def create(
+    dictionary: Dictionary, author: int, seq: int, time: int, rows: list[tuple[int, tuple[int, ...], tuple[Any, ...]]]
+) -> list[bytes]:
+    """New incarnations of one change: rows of (n, field ids, values) -> packed pieces. Ellipsis leaves a field out."""
+    return codec.create(author, seq, time, rows, dictionary.fields)
+
+
+def write(
+    dictionary: Dictionary,
+    packed: bytes,
+    author: int,
+    seq: int,
+    time: int,
+    registers: tuple[tuple[int, Any], ...],
+    increments: tuple[tuple[int, Any], ...],
+) -> bytes:
+    """A local write over what a live record holds -> the piece that merges into it."""
+    return codec.write(packed, author, seq, time, registers, increments, dictionary.fields, dictionary.authors)
+
+
+def read(dictionary: Dictionary, packed: bytes, wanted: tuple[int, ...], defaults: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values of the wanted fields; a field without a cell reads as its default. Corrupt where it is damaged."""
+    try:
+        return codec.read(packed, wanted, defaults, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
+def read_all(dictionary: Dictionary, packed: bytes) -> dict[str, Any]:
+    """Every register and counter of a record by name. Corrupt where it is damaged."""
+    try:
+        return codec.read_all(packed, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
+def stamps(dictionary: Dictionary, packed: bytes) -> list[tuple[str, int, int, int, int]]:
+    """(field name, kind, author id, seq, time) of each live cell but existence."""
+    try:
+        return codec.stamps(packed, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
+def incarnations(dictionary: Dictionary, packed: bytes) -> list[tuple[int, int, int]]:
+    """The names of the incarnations in a packed record: (author id, seq, n)."""
+    try:
+        return codec.incarnations(packed, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
+def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tuple[list[Outcome | None], bytes]:
+    """Merge a batch in one call: the outcome of each item, None where nothing changed, and the digest's difference."""
+    try:
+        return merge.merge(items, key, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
+def removals(dictionary: Dictionary, packed: bytes) -> list[Removal]:
+    """The removal of each incarnation in a packed record, carrying what is seen of it here."""
+    return merge.removals(packed, dictionary.fields)

@@ -1,0 +1,129 @@
+"""One replica: a store, a clock, and the news of what changed. Under the front door (database.py), over the store."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fieldsync import clock
+from fieldsync.apply import Touched, expand
+from fieldsync.changes import REMOVING
+from fieldsync.context import Context
+from fieldsync.store import HEADLESS
+from fieldsync.transaction import LocalChange, check_names, mint_author
+from fieldsync.watch import Watches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fieldsync.sqlite import SQLiteReader, SQLiteStore, SQLiteWriter
+
+
+class WriteBatch:
+    """The write transaction of a replica: one LocalChange for each scope it writes in."""
+
+    def __init__(self, writer: SQLiteWriter) -> None:
+        self.writer = writer
+        self._changes: dict[str, LocalChange] = {}
+        self.touched: list[Touched] = []
+        self.dots: dict[str, Context] = {}
+
+    def scope(self, name: str) -> LocalChange:
+        """What is written in a scope, which is entered if it is not held."""
+        change = self._changes.get(name)
+        if change is None:
+            check_names(name, "-")
+            change = self._changes[name] = LocalChange(self.writer, self.writer.enter(name))
+        return change
+
+    def land(self, wall_ms: int, mint: Callable[[], bytes]) -> None:
+        """Write what was collected since the last time: a change, or two, in each scope."""
+        for name, change in self._changes.items():
+            self.touched.extend(change.land(wall_ms, mint))
+            self.dots[name] = self.dots.get(name, Context()) | change.dots
+        self._changes = {}
+
+
+class Replica:
+    """Transactions, snapshots and news over one store. Thread-safe."""
+
+    def __init__(
+        self,
+        store: SQLiteStore,
+        *,
+        takes_all: bool = False,
+        wall_ms: Callable[[], int] = clock.now_ms,
+        mint: Callable[[], bytes] = mint_author,
+    ) -> None:
+        self.store = store
+        self.wall_ms = wall_ms
+        self.mint = mint
+        with store.reading() as reader:
+            self.id: bytes = reader.meta("replica")
+            self.takes_all = takes_all or bool(reader.meta("takes_all"))
+        if takes_all:
+            with store.writing() as writer:
+                writer.set_meta("takes_all", 1)
+        self.watches = Watches(self._news)
+        self._news_lock = threading.Lock()
+        self._seen: dict[str, Context] | None = None  # contexts at the last look
+        self._told: dict[str, Context] = {}  # changes of this process since then
+
+    @contextmanager
+    def writing(self) -> Iterator[WriteBatch]:
+        """A write transaction; durable at the end of the block, undone whole by an exception."""
+        with self.store.writing() as writer:
+            batch = WriteBatch(writer)
+            yield batch
+            batch.land(self.wall_ms(), self.mint)
+        self.announce(batch.touched, batch.dots)
+
+    def before_leaving(self) -> None:
+        """To be called before own dots leave the device: what others will have seen must survive a power cut here."""
+        self.store.sync_log()
+
+    def announce(self, touched: list[Touched], dots: dict[str, Context]) -> None:
+        """Tell the watches what a commit of this process touched, and by which changes."""
+        if touched and self.watches.any:
+            with self._news_lock:
+                for name, some in dots.items():
+                    self._told[name] = self._told.get(name, Context()) | some
+            self.watches.announce(touched)
+
+    def _news(self) -> list[Touched]:
+        """What commits of other processes touched since the last look, by the changes that are new in the file."""
+        with self._news_lock, self.store.reading() as reader:
+            now = {scope.name: reader.context(scope.id) for scope in reader.scopes()}
+            before, self._seen = self._seen, now
+            told, self._told = self._told, {}
+            if before is None or before == now:
+                return []
+            return [
+                touched
+                for name, context in now.items()
+                for touched in _changed(reader, name, context - before.get(name, Context()) - told.get(name, Context()))
+            ]
+
+    def close(self) -> None:
+        """Stop the watches and close the store."""
+        self.watches.close()
+        self.store.close()
+
+
+def _changed(reader: SQLiteReader, name: str, dots: Context) -> list[Touched]:
+    """The records that some changes of a scope wrote or removed."""
+    scope = reader.scope(name)
+    if not dots or scope is None:
+        return []
+    found = []
+    for change in reader.changes(scope.id, dots):
+        if change.flags & REMOVING:
+            named = reader.removed_by(scope.id, (change.author, change.seq), change.entries)
+            found.extend(Touched(collection, name, key, True, False) for collection, key in named)
+            continue
+        for entry in expand(change.entries):
+            if entry.collection != HEADLESS:
+                rows = reader.by_id(entry.collection, [entry.row])
+                found.extend(Touched(entry.collection, name, row.key, entry.n < 0, True) for row in rows)
+    return found

@@ -1,0 +1,340 @@
+"""One conversation between two replicas, as a sans-I/O state machine: frames in, frames out.
+
+    initiator                                    responder
+      Hello (scopes on offer, their states)  ->
+                                             <-  Hello (the shared scopes, their states)
+                                             <-  Declare (context), for each scope that differs
+      Declare, Stream ... Stream done        ->
+                                             <-  Stream ... Stream done, Settled
+      Settled, Bye                           ->
+
+Where nothing differs: Hello, Hello, Bye. Each side is giver and taker at once; a stream is taken chunk by chunk, each
+in one transaction, so a cut link costs nothing but the chunk it cut. Nothing here opens sockets or reads clocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fieldsync import exchange, messages
+from fieldsync.context import Context
+from fieldsync.errors import DigestMismatch, ProtocolError, SyncError, VersionMismatch
+from fieldsync.exchange import Superseded
+from fieldsync.messages import VERSION, Bye, Declare, Hello, Refusal, Settled, Skipped, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fieldsync.apply import Touched
+    from fieldsync.exchange import Declaration, State
+    from fieldsync.messages import Message
+    from fieldsync.replica import Replica
+    from fieldsync.store import Reader
+
+
+@dataclass(slots=True)
+class Report:
+    """What a session did. Bytes are those of frames; a round trip is an answer waited for."""
+
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    round_trips: int = 0
+    seconds: float = 0.0
+    changes_sent: int = 0
+    changes_received: int = 0
+    records_changed: int = 0
+    scopes: list[str] = field(default_factory=list)  # shared, and equal to the peer's at the end or on the way there
+    refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not hold
+    superseded: list[str] = field(default_factory=list)  # scopes that a newer session took over
+
+
+@dataclass(slots=True)
+class _Shared:
+    """One scope of the conversation."""
+
+    name: str
+    state: bytes  # the peer's, as its hello has it
+    token: bytes = b""
+    own: Declaration | None = None
+    peer: Declaration | None = None
+    sent: bool = False  # our stream is done
+    taken: bool = False  # theirs is done, and joined
+    told: bool = False
+    heard: bool = False
+    dropped: bool = False  # a newer stream writes this scope now
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.token)
+
+    @property
+    def is_over(self) -> bool:
+        return self.told and self.heard
+
+
+class Session:
+    """One side of a conversation over one replica. `receive` a frame at a time; send what `next_frame` gives."""
+
+    def __init__(self, replica: Replica, *, initiator: bool, scopes: list[str] | None = None) -> None:
+        self.report = Report()
+        self.finished = False
+        self._replica = replica
+        self._initiator = initiator
+        self._only = scopes
+        self._control: deque[Message] = deque()
+        self._shared: list[_Shared] = []
+        self._offered: dict[str, State] = {}
+        self._snapshot: Reader | None = None
+        self._outgoing: Iterator[Stream] | None = None
+        self._greeted = False
+        self._flight_open = False
+        if initiator:
+            self._offer(None)
+            self._greet(list(self._offered))
+
+    # --- sending ---
+
+    def next_frame(self) -> bytes | None:
+        """The next frame to send, or None when there is none before more is received."""
+        message = self._control.popleft() if self._control else self._next_stream()
+        if message is None and self._control:  # the end of a stream may have something to say
+            message = self._control.popleft()
+        if message is None:
+            return None
+        frame = messages.encode(message)
+        self._flight_open = True
+        self.report.bytes_sent += len(frame)
+        return frame
+
+    def _next_stream(self) -> Stream | None:
+        if self._outgoing is None:
+            self._outgoing = self._streams()
+        message = next(self._outgoing, None)
+        if message is None:
+            self._outgoing = None
+            return None
+        return message
+
+    def _streams(self) -> Iterator[Stream]:
+        """The frames of each scope whose taker has declared, one scope after the other."""
+        for index, shared in enumerate(self._shared):
+            if shared.differs and shared.peer is not None and not shared.sent:
+                yield from self._stream(index, shared, shared.peer)
+                shared.sent = True
+                self._settle(index, shared)
+
+    def _stream(self, index: int, shared: _Shared, peer: Declaration) -> Iterator[Stream]:
+        assert self._snapshot is not None
+        assert shared.own is not None
+        scope = self._snapshot.scope(shared.name)
+        assert scope is not None
+        dots = exchange.lacking(self._snapshot, scope, shared.own.context, peer)
+        last = None
+        for chunk, count in exchange.give(self._snapshot, scope, dots):
+            if last is not None:
+                yield Stream(index, last, False)
+            last = chunk
+            self.report.changes_sent += count
+        shared.sent = True
+        yield Stream(index, last, True)
+
+    # --- receiving ---
+
+    def receive(self, frame: bytes) -> None:
+        """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
+        self.report.bytes_received += len(frame)
+        if self._flight_open:
+            self._flight_open = False
+            self.report.round_trips += 1
+        message = messages.decode(frame)
+        match message:
+            case Skipped():
+                return
+            case Refusal(code, text):
+                raise SyncError(f"the peer ended the session ({code}): {text}")
+            case Hello():
+                self._on_hello(message)
+            case _ if not self._greeted:
+                raise ProtocolError(f"a {type(message).__name__} before any hello")
+            case Declare():
+                self._on_declare(message)
+            case Stream():
+                self._on_stream(message)
+            case Settled():
+                self._on_settled(message)
+            case Bye():
+                self._finish()
+
+    def _on_hello(self, hello: Hello) -> None:
+        if self._greeted:
+            raise ProtocolError("a second hello")
+        self._greeted = True
+        low, high = hello.versions
+        if not low <= VERSION <= high:
+            raise VersionMismatch(f"the peer speaks protocol {low} to {high}, this version {VERSION}: upgrade the older")
+        offered = dict(hello.scopes)
+        if self._initiator:
+            self._accept(hello, offered)
+        else:
+            self._offer(hello)
+            shared = [name for name in self._offered if name in offered or hello.takes_all]
+            self._shared = [_Shared(name, offered.get(name, b"")) for name in shared]
+            self._greet(shared)
+        self._begin()
+
+    def _accept(self, hello: Hello, offered: dict[str, bytes]) -> None:
+        """The responder's list numbers the scopes; a replica that takes all enters those that are new to it."""
+        unknown = [name for name in offered if name not in self._offered]
+        if unknown and not self._replica.takes_all:
+            raise ProtocolError(f"an answer with scopes that were not on offer, such as {unknown[0]!r}")
+        self._enter(unknown)
+        self._shared = [_Shared(name, state) for name, state in hello.scopes]
+        self.report.refused = [name for name in self._offered if name not in offered and not self._replica.takes_all]
+
+    def _offer(self, hello: Hello | None) -> None:
+        """Read the states of the scopes that may be shared; a replica that takes all enters the peer's."""
+        if hello is not None and self._replica.takes_all:
+            self._enter([name for name, _ in hello.scopes])
+        wanted = None if hello is None or hello.takes_all else {name for name, _ in hello.scopes}
+        with self._replica.store.reading() as reader:
+            for scope in reader.scopes():
+                if (self._only is None or scope.name in self._only) and (wanted is None or scope.name in wanted):
+                    self._offered[scope.name] = exchange.state_of(reader, scope)
+
+    def _enter(self, names: list[str]) -> None:
+        if not names:
+            return
+        with self._replica.store.writing() as writer:
+            for name in names:
+                scope = writer.enter(name)
+                self._offered.setdefault(name, exchange.state_of(writer, scope))
+
+    def _greet(self, names: list[str]) -> None:
+        states = [(name, self._offered[name].short()) for name in names]
+        self._control.append(
+            Hello(self._replica.id, self._replica.wall_ms(), self._replica.takes_all, states)
+        )
+
+    def _begin(self) -> None:
+        """Where states differ: make this session the scope's only stream, then fix the moment that is given."""
+        different = [shared for shared in self._shared if shared.state != self._offered[shared.name].short()]
+        self.report.scopes = [shared.name for shared in self._shared]
+        if different:
+            with self._replica.store.writing() as writer:
+                for shared in different:
+                    shared.token = exchange.begin(writer, writer.enter(shared.name))
+            self._replica.before_leaving()
+            self._snapshot = self._replica.store.snapshot()
+            for index, shared in enumerate(self._shared):
+                scope = self._snapshot.scope(shared.name)
+                if shared.differs and scope is not None:
+                    shared.own = exchange.declare(self._snapshot, scope)
+                    self._control.append(Declare(index, shared.own))
+        elif self._initiator:
+            self._say_bye()
+
+    def _at(self, index: int) -> _Shared:
+        if index >= len(self._shared):
+            raise ProtocolError(f"a frame on scope {index} of {len(self._shared)}")
+        return self._shared[index]
+
+    def _on_declare(self, message: Declare) -> None:
+        shared = self._at(message.scope)
+        if not shared.differs or shared.peer is not None:
+            raise ProtocolError(f"a declaration of {shared.name!r} that was not due")
+        assert shared.own is not None
+        if message.declaration.floor - shared.own.context:
+            raise ProtocolError(
+                f"{shared.name!r}: the peer has forgotten removals that this replica never saw, and this version "
+                "cannot compare what lives: upgrade fieldsync here"
+            )
+        shared.peer = message.declaration
+
+    def _on_stream(self, message: Stream) -> None:
+        shared = self._at(message.scope)
+        if shared.peer is None or shared.taken:
+            raise ProtocolError(f"a stream of {shared.name!r} that was not due")
+        if not shared.dropped:
+            try:
+                self._take(shared, message, shared.peer.context)
+            except Superseded:
+                shared.dropped = True
+                self.report.superseded.append(shared.name)
+        if message.done:
+            shared.taken = True
+            self._settle(message.scope, shared)
+
+    def _take(self, shared: _Shared, message: Stream, giver: Context) -> None:
+        assert shared.own is not None
+        with self._replica.store.writing() as writer:
+            scope = writer.scope(shared.name)
+            if scope is None or scope.taker != shared.token:
+                raise Superseded
+            touched: list[Touched] = []
+            dots = Context()
+            if message.chunk is not None:
+                scope, taken = exchange.take(
+                    writer, scope, shared.own.context, giver, message.chunk, self._replica.wall_ms()
+                )
+                touched, dots = taken.touched, taken.dots
+                self.report.changes_received += taken.changes
+            if message.done:
+                scope = exchange.finish(writer, scope, giver)
+            writer.save_scope(scope)
+        self.report.records_changed += len(touched)
+        self._replica.announce(touched, {shared.name: dots})
+
+    def _settle(self, index: int, shared: _Shared) -> None:
+        """Once both streams are done, tell the state that came of it."""
+        if not (shared.sent and shared.taken) or shared.told:
+            return
+        shared.told = True
+        state = self._state(shared.name)
+        self._control.append(Settled(index, state.context_hash, state.digest, state.is_provisional))
+        self._say_bye_if_over()
+
+    def _state(self, name: str) -> State:
+        with self._replica.store.reading() as reader:
+            scope = reader.scope(name)
+            assert scope is not None
+            return exchange.state_of(reader, scope)
+
+    def _on_settled(self, message: Settled) -> None:
+        shared = self._at(message.scope)
+        if not shared.taken or shared.heard:
+            raise ProtocolError(f"a settlement of {shared.name!r} that was not due")
+        shared.heard = True
+        state = self._state(shared.name)
+        provisional = state.is_provisional or message.is_provisional
+        if message.context_hash == state.context_hash and message.digest != state.digest and not provisional:
+            raise DigestMismatch(f"{shared.name!r}: equal contexts, but not equal records: damage or a bug")
+        self._say_bye_if_over()
+
+    def _say_bye_if_over(self) -> None:
+        if self._initiator and all(shared.is_over for shared in self._shared if shared.differs):
+            self._say_bye()
+
+    def _say_bye(self) -> None:
+        self._control.append(Bye())
+        self._finish()
+
+    def _finish(self) -> None:
+        self.finished = True
+        self._release()
+
+    def _release(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.close()
+            self._snapshot = None
+
+    def close(self) -> None:
+        """Give back what the session holds; after a cut, too. Frames still queued are dropped."""
+        self._outgoing = None
+        self._release()
+
+
+def refusal(error: Exception) -> bytes:
+    """The frame that tells the peer why a session ends."""
+    return messages.encode(Refusal(type(error).__name__, str(error)[:500] or "no reason given"))

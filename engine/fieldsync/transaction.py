@@ -1,0 +1,189 @@
+"""A local write transaction: what an app creates, changes and deletes becomes one change a scope (two with removals)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fieldsync import clock, record
+from fieldsync.apply import Arrival, Target, Touched, land
+from fieldsync.changes import GROUPED, REMOVING
+from fieldsync.context import Context
+from fieldsync.errors import LimitExceeded
+from fieldsync.limits import CHANGE_BYTES_MAX, CHANGE_RECORDS_MAX, KEY_BYTES_MAX, SCOPE_NAME_BYTES_MAX
+from fieldsync.types import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fieldsync.record import Removal
+    from fieldsync.store import Dot, Row, Scope, Writer
+
+KINDS = {"register": int(Kind.REGISTER), "counter": int(Kind.COUNTER)}
+
+
+@dataclass(slots=True)
+class Pending:
+    """What a transaction does to one key of one scope; the parts follow each other in this order."""
+
+    collection: int
+    collection_name: str
+    key: str
+    row: Row | None
+    deletes: bool = False
+    creates: bool = False
+    fields: dict[tuple[str, int], Any] = field(default_factory=dict)  # (name, kind) -> value, or amount of a counter
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the transaction reads a record here."""
+        return self.creates or (self.row is not None and not self.deletes)
+
+
+def check_names(scope: str, key: str) -> None:
+    """TypeError or LimitExceeded unless the names of a record are texts within bounds."""
+    for what, name, most in (("scope", scope, SCOPE_NAME_BYTES_MAX), ("key", key, KEY_BYTES_MAX)):
+        if not isinstance(name, str):
+            raise TypeError(f"a {what} is a text, not {type(name).__name__}")
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            raise TypeError(f"a {what} with a lone surrogate, which UTF-8 cannot hold") from None
+        if not 0 < size <= most:
+            raise LimitExceeded(f"a {what} has 1 to {most} bytes; this one has {size}")
+
+
+class LocalChange:
+    """Collects what a transaction does in one scope, and lands it."""
+
+    def __init__(self, writer: Writer, scope: Scope) -> None:
+        self.writer = writer
+        self.scope = scope
+        self.pending: dict[tuple[int, str], Pending] = {}
+        self.dots = Context()  # of the changes that landed
+
+    def at(self, collection: int, collection_name: str, key: str) -> Pending:
+        """What is pending for a key; begun with what the store holds there."""
+        pending = self.pending.get((collection, key))
+        if pending is None:
+            rows = self.writer.by_key(collection, self.scope.id, [key])
+            pending = self.add(collection, collection_name, key, rows[0] if rows else None)
+        return pending
+
+    def add(self, collection: int, collection_name: str, key: str, row: Row | None) -> Pending:
+        """Begin what is pending for a key whose row is known."""
+        if len(self.pending) >= CHANGE_RECORDS_MAX:
+            raise LimitExceeded(
+                f"a transaction changes at most {CHANGE_RECORDS_MAX} records of a scope; "
+                "use db.load(...) for more, it commits in batches"
+            )
+        pending = Pending(collection, collection_name, key, row)
+        self.pending[collection, key] = pending
+        return pending
+
+    def land(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
+        """Write all of it into the store; returns the records touched."""
+        removing = [p for p in self.pending.values() if p.deletes and p.row]
+        writing = [p for p in self.pending.values() if p.creates or (p.fields and not p.deletes)]
+        if not removing and not writing:
+            return []
+        scope = self._with_author(mint)
+        time = clock.tick(scope.time, wall_ms)
+        targets: dict[tuple[int, str], Target] = {}
+        arrivals = []
+        if removing:
+            scope = scope.with_(seq=scope.seq + 1)
+            arrivals.append(self._remove(removing, targets, (scope.author, scope.seq), time))
+        if writing:
+            scope = scope.with_(seq=scope.seq + 1)
+            grouped = GROUPED if removing else 0
+            arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
+        self.writer.account_own(scope.id, scope.author, scope.seq)
+        first = arrivals[0].dot[1]
+        self.dots = Context.of([(self.writer.dictionary.author(scope.author), first, scope.seq)])
+        scope, touched = land(self.writer, scope.with_(time=time, ready=True), list(targets.values()), arrivals)
+        self.writer.save_scope(scope)
+        return touched
+
+    def _with_author(self, mint: Callable[[], bytes]) -> Scope:
+        if self.scope.author:
+            return self.scope
+        (author,) = self.writer.author_ids([mint()])
+        return self.scope.with_(author=author, seq=0)
+
+    def _remove(
+        self, removing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int
+    ) -> Arrival:
+        every: list[Removal] = []
+        for pending in removing:
+            assert pending.row is not None
+            removals = record.removals(self.writer.dictionary, pending.row.packed)
+            _target(targets, pending).removals.extend(removals)
+            every.extend(removals)
+        _check_size(sum(len(item) for *_, item in every))
+        return Arrival(dot, time, REMOVING, len(every), every)
+
+    def _write(
+        self, writing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int, flags: int
+    ) -> Arrival:
+        names = sorted({pair for pending in writing for pair in pending.fields})
+        ids = dict(zip(names, self.writer.field_ids(names), strict=True))
+        creating = [pending for pending in writing if pending.creates]
+        rows = [
+            (n, tuple([ids[pair] for pair in pending.fields]), tuple(pending.fields.values()))
+            for n, pending in enumerate(creating)
+        ]
+        dictionary = self.writer.dictionary
+        size = 0
+        for n, (pending, piece) in enumerate(zip(creating, record.create(dictionary, *dot, time, rows), strict=True)):
+            target = _target(targets, pending)
+            target.pieces.append(piece)
+            target.created[dot] = n
+            size += len(piece) + len(pending.key)
+        parts = sum(1 + len(pending.fields) for pending in creating)
+        for pending in writing:
+            if not pending.creates:
+                assert pending.row is not None
+                piece, cells = _compose(dictionary, pending, pending.row.packed, ids, dot, time)
+                _target(targets, pending).pieces.append(piece)
+                size += len(piece)
+                parts += cells
+        _check_size(size)
+        return Arrival(dot, time, flags, parts, [])
+
+
+def _compose(
+    dictionary: record.Dictionary,
+    pending: Pending,
+    packed: bytes,
+    ids: dict[tuple[str, int], int],
+    dot: Dot,
+    time: int,
+) -> tuple[bytes, int]:
+    """The piece of an update, and how many cells it has: registers go to every live incarnation."""
+    registers = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.REGISTER)
+    increments = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.COUNTER)
+    piece = record.write(dictionary, packed, *dot, time, registers, increments)
+    return piece, len(record.stamps(dictionary, piece))
+
+
+def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:
+    place = pending.collection, pending.key
+    if place not in targets:
+        targets[place] = Target(pending.collection, pending.collection_name, pending.key, pending.row)
+    return targets[place]
+
+
+def _check_size(size: int) -> None:
+    if size > CHANGE_BYTES_MAX:
+        raise LimitExceeded(
+            f"a transaction writes at most {CHANGE_BYTES_MAX} bytes in a scope; this one has {size}; "
+            "use db.load(...) for more, it commits in batches"
+        )
+
+
+def mint_author() -> bytes:
+    """A new author's name: 8 random bytes, never all zero."""
+    name = os.urandom(8)
+    return name if any(name) else mint_author()

@@ -1,0 +1,146 @@
+"""Watches: after a commit, tell those who asked what changed. Bounded queues; a slow watcher gets events coalesced."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fieldsync.limits import WATCH_POLL_SECONDS, WATCH_QUEUE_EVENTS_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fieldsync.apply import Touched
+    from fieldsync.schema import BaseRecord
+
+Via = "Callable[[Callable[[], None]], object]"
+
+
+@dataclass(slots=True)
+class Event:
+    """What one commit, or several that came close together, did to the records of a watch."""
+
+    created: list[BaseRecord] = field(default_factory=list)
+    updated: list[BaseRecord] = field(default_factory=list)
+    removed: list[tuple[str, str]] = field(default_factory=list)  # (scope, key)
+
+    def __bool__(self) -> bool:
+        return bool(self.created or self.updated or self.removed)
+
+
+class Watch:
+    """One watcher: turns touched keys into events and hands them to its callback, one at a time, until closed."""
+
+    def __init__(
+        self, hub: Watches, describe: Callable[[list[Touched]], Event], callback: Callable[[Event], object], via: Any
+    ) -> None:
+        self._hub = hub
+        self._describe = describe
+        self._callback = callback
+        self._via = via
+        self._pending: deque[list[Touched]] = deque()
+        self._lock = threading.Lock()
+        self._scheduled = False
+        self._closed = False
+
+    def push(self, touched: list[Touched]) -> bool:
+        """Queue a commit; True if the watch now wants to run. Past the bound, commits become one."""
+        with self._lock:
+            if self._closed:
+                return False
+            if len(self._pending) >= WATCH_QUEUE_EVENTS_MAX:
+                merged = {(t.collection, t.scope, t.key): t for batch in [*self._pending, touched] for t in batch}
+                self._pending.clear()
+                touched = list(merged.values())
+            self._pending.append(touched)
+            wants, self._scheduled = not self._scheduled, True
+            return wants
+
+    def run(self) -> None:
+        """Hand over all that is queued."""
+        if self._via is not None:
+            self._via(self._deliver)
+        else:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        while True:
+            with self._lock:
+                if self._closed or not self._pending:
+                    self._scheduled = False
+                    return
+                touched = self._pending.popleft()
+            event = self._describe(touched)
+            if event:
+                self._callback(event)
+
+    def close(self) -> None:
+        """Stop; no callback begins after this."""
+        with self._lock:
+            self._closed = True
+        self._hub.remove(self)
+
+
+class Watches:
+    """All watches of one database, and the thread that runs them while there are any."""
+
+    def __init__(self, poll: Callable[[], list[Touched]]) -> None:
+        self._poll = poll  # commits of other processes since it was asked last
+        self._watches: list[Watch] = []
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    def add(
+        self, describe: Callable[[list[Touched]], Event], callback: Callable[[Event], object], via: Any
+    ) -> Watch:
+        """Begin to watch."""
+        watch = Watch(self, describe, callback, via)
+        with self._lock:
+            self._watches.append(watch)
+            if self._thread is None:
+                self._poll()  # from here on
+                self._thread = threading.Thread(target=self._loop, name="fieldsync-watch", daemon=True)
+                self._thread.start()
+        return watch
+
+    def remove(self, watch: Watch) -> None:
+        """Forget a closed watch."""
+        with self._lock:
+            if watch in self._watches:
+                self._watches.remove(watch)
+
+    @property
+    def any(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._watches)
+
+    def announce(self, touched: list[Touched]) -> None:
+        """Queue a commit of this process for every watch."""
+        if touched and self._watches:
+            with self._lock:
+                wanting = [watch.push(touched) for watch in self._watches]
+            if any(wanting):
+                self._wake.set()
+
+    def _loop(self) -> None:
+        while not self._stopped:
+            self._wake.wait(WATCH_POLL_SECONDS)
+            self._wake.clear()
+            if self._stopped:
+                return
+            self.announce(self._poll())
+            for watch in list(self._watches):
+                watch.run()
+
+    def close(self) -> None:
+        """Stop all watches."""
+        self._stopped = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout=5)
+        self._watches.clear()

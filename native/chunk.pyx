@@ -1,0 +1,667 @@
+"""Batches of changes <-> streams of bytes, a stream a column so that each compresses well (docs/format.md, Chunk)."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
+
+from bytes cimport (
+    Reader, Writer, check_text, check_value, left, read_below, read_byte, read_bytes, read_varint, reader_of, unzigzag,
+    write_byte, write_bytes, write_varint, writer_free, zigzag,
+)
+from record cimport (
+    DONE, HAS_SUB, KILLS, KIND_EXISTENCE, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record, Stamp, add_cell,
+    add_dot, cell_sorter, field_kind, fields_of, order_addresses, pack_incarnation, parse_record, record_free,
+    same_dot, sort_dots, write_dots,
+)
+
+cdef enum:
+    CHANGES = 0
+    PIECES = 1
+    NAMES = 2
+    CELLS = 3
+    SEENS = 4
+    REMOVALS = 5
+    VALUES = 6           # and one more for each field after the first
+
+cdef enum:
+    OWN_NEXT = 0         # references to incarnations: of this change, the next one
+    OWN = 1              # of this change, by number
+    OTHER = 2            # plus the author: of another change
+    HAS_EXISTENCE = 1    # flags of a piece
+    HAS_NAME = 2
+    HAS_TIME = 1         # flags of a cell
+    HAS_SEEN = 2
+    KIND_SET = 0x1B
+    ADDRESSES_MAX = 1 << 19   # of a piece or removal: more of them would not fit a change; bounds memory
+
+cdef uint64_t TIME_MAX = <uint64_t>0x7FFFFFFFFFFFFFFF
+
+# The numbers a chunk gives to the authors or fields of this file, in the order of their first use.
+ctypedef struct Numbers:
+    uint32_t *number     # by local id, plus one; 0 when it has none yet
+    uint64_t room
+    uint64_t *locals
+    uint64_t count
+
+ctypedef struct Encoder:
+    Fields fields
+    Numbers authors
+    Numbers used
+    Writer *streams
+    size_t stream_count
+    uint64_t *last_seq   # of each author, by its number in this chunk
+    uint64_t last_time
+    uint64_t ref_author
+    uint64_t ref_seq
+    uint64_t ref_n
+    uint64_t own_n
+    Dots dots            # scratch
+    bint failed
+    bint no_memory
+
+
+cdef bint numbers_start(Numbers *n, uint64_t room) noexcept nogil:
+    n.room = room
+    n.count = 0
+    n.number = <uint32_t *>calloc(room + 1, sizeof(uint32_t))
+    n.locals = <uint64_t *>malloc((room + 1) * sizeof(uint64_t))
+    return n.number != NULL and n.locals != NULL
+
+
+cdef uint64_t number_of(Numbers *n, uint64_t local, bint *failed) noexcept nogil:
+    if local >= n.room:
+        failed[0] = True
+        return 0
+    if n.number[local] == 0:
+        n.locals[n.count] = local
+        n.count += 1
+        n.number[local] = <uint32_t>n.count
+    return n.number[local] - 1
+
+
+cdef void encoder_free(Encoder *e) noexcept nogil:
+    cdef size_t i
+    if e.streams != NULL:
+        for i in range(e.stream_count):
+            writer_free(&e.streams[i])
+    free(e.streams)
+    free(e.last_seq)
+    free(e.dots.at)
+    free(e.authors.number)
+    free(e.authors.locals)
+    free(e.used.number)
+    free(e.used.locals)
+
+
+cdef void put_reference(Encoder *e, Writer *w, const Stamp *dot, const Stamp *name, uint64_t n) noexcept nogil:
+    """Name an incarnation, shortly where it belongs to this change or is near the one named last."""
+    cdef uint64_t author
+    if dot != NULL and same_dot(dot, name):
+        if n == e.own_n:
+            write_varint(w, OWN_NEXT)
+        else:
+            write_varint(w, OWN)
+            write_varint(w, n)
+        e.own_n = n + 1
+        return
+    author = number_of(&e.authors, name.author, &e.failed)
+    write_varint(w, OTHER + author)
+    write_varint(w, zigzag(<int64_t>(name.seq - e.ref_seq)))
+    if author == e.ref_author and name.seq == e.ref_seq:
+        write_varint(w, zigzag(<int64_t>(n - e.ref_n)))
+    else:
+        write_varint(w, n)
+    e.ref_author, e.ref_seq, e.ref_n = author, name.seq, n
+
+
+cdef void put_dots(Encoder *e, Writer *w, Reader *r) noexcept nogil:
+    """A count and dots, from this file's numbers to the chunk's, in the order of those."""
+    cdef uint64_t _, author
+    cdef uint64_t count = read_below(r, left(r) + 1)
+    e.dots.count = 0
+    for _ in range(count):
+        author = number_of(&e.authors, read_varint(r), &e.failed)
+        if r.bad:
+            return
+        if not add_dot(&e.dots, author, read_varint(r)):
+            e.no_memory = True
+            return
+    sort_dots(&e.dots)
+    write_dots(w, &e.dots)
+
+
+cdef void put_cell(Encoder *e, const Cell *cell, uint64_t base) noexcept nogil:
+    cdef uint64_t field = number_of(&e.used, cell.field, &e.failed)
+    cdef Writer *w = &e.streams[CELLS]
+    cdef Reader seen = reader_of(cell.seen, cell.seen_size)
+    cdef uint8_t flags = 0
+    if cell.stamp.time != base:
+        flags |= HAS_TIME
+    if cell.seen_size:
+        flags |= HAS_SEEN
+    write_varint(w, field << 2 | flags)
+    if flags & HAS_TIME:
+        write_varint(w, cell.stamp.time - base)
+    if cell.kind & HAS_SUB:
+        write_varint(&e.streams[SEENS], cell.sub_size)
+        write_bytes(&e.streams[SEENS], cell.sub, cell.sub_size)
+    if flags & HAS_SEEN:
+        put_dots(e, &e.streams[SEENS], &seen)
+    write_bytes(&e.streams[VALUES + field], cell.value, cell.value_size)
+
+
+cdef uint64_t count_cells(const Incarnation *inc, const Stamp *dot) noexcept nogil:
+    cdef size_t i
+    cdef uint64_t count = 0
+    for i in range(inc.count):
+        count += same_dot(&inc.cells[i].stamp, dot)
+    return count
+
+
+cdef int put_piece(Encoder *e, const Incarnation *inc, const Stamp *dot, object name) except -1:
+    """What of one incarnation this change wrote; nothing where it wrote nothing that lives."""
+    cdef uint64_t count = count_cells(inc, dot)
+    cdef size_t i
+    cdef uint8_t flags = 0
+    cdef bytes key
+    cdef Writer *w = &e.streams[NAMES]
+    if inc.alive and same_dot(&inc.name, dot):
+        flags = HAS_EXISTENCE | HAS_NAME
+    elif not inc.alive and name is not None:
+        flags = HAS_NAME
+    if count == 0 and not flags & HAS_EXISTENCE:
+        return 0
+    put_reference(e, &e.streams[PIECES], dot, &inc.name, inc.n)
+    write_varint(&e.streams[PIECES], count << 2 | flags)
+    if flags & HAS_NAME:
+        collection, text = name
+        key = text.encode()
+        write_varint(w, collection)
+        write_varint(w, <size_t>PyBytes_GET_SIZE(key))
+        write_bytes(w, <const uint8_t *>PyBytes_AS_STRING(key), <size_t>PyBytes_GET_SIZE(key))
+    for i in range(inc.count):
+        if same_dot(&inc.cells[i].stamp, dot):
+            put_cell(e, &inc.cells[i], dot.time)
+    return 1
+
+
+cdef int put_item(Encoder *e, uint64_t author, uint64_t seq, uint64_t n, bytes item) except -1:
+    """A removal, from this file's numbers to the chunk's."""
+    cdef Writer *w = &e.streams[REMOVALS]
+    cdef Reader r = reader_of(<const uint8_t *>PyBytes_AS_STRING(item), <size_t>PyBytes_GET_SIZE(item))
+    cdef Stamp name = Stamp(author, seq, 0)
+    cdef uint64_t _, count, field, size
+    cdef const uint8_t *sub
+    put_reference(e, w, NULL, &name, n)
+    write_byte(w, read_byte(&r))
+    count = read_varint(&r)
+    write_varint(w, count)
+    for _ in range(count):
+        field = read_varint(&r)
+        if r.bad or field >= e.fields.count:
+            raise ValueError("a packed removal is damaged")
+        write_varint(w, number_of(&e.used, field, &e.failed))
+        if field_kind(&e.fields, field) & HAS_SUB:
+            size = read_varint(&r)
+            sub = read_bytes(&r, size)
+            write_varint(w, size)
+            write_bytes(w, sub, size if sub != NULL else 0)
+        put_dots(e, w, &r)
+        put_dots(e, w, &r)
+    if r.bad or r.at != r.end:
+        raise ValueError("a packed removal is damaged")
+    return 0
+
+
+cdef int put_change(Encoder *e, tuple change, Record *record) except -1:
+    cdef Stamp dot
+    cdef uint64_t author
+    cdef uint64_t pieces = 0
+    cdef uint64_t flags, parts
+    cdef size_t i
+    cdef Writer *w = &e.streams[CHANGES]
+    cdef bytes data
+    cdef list blobs, items
+    dot.author, dot.seq, dot.time, flags, parts, blobs, items = change
+    author = number_of(&e.authors, dot.author, &e.failed)
+    if e.failed:
+        raise ValueError("an author that the dictionary does not hold")
+    write_varint(w, author)
+    write_varint(w, zigzag(<int64_t>(dot.seq - e.last_seq[author] - 1)))
+    write_varint(w, zigzag(<int64_t>(dot.time - e.last_time)))
+    write_varint(w, flags)
+    write_varint(w, parts)
+    e.last_seq[author] = dot.seq
+    e.last_time = dot.time
+    e.own_n = 0
+    for data, name in blobs:
+        record.count = 0
+        parse_record(data, record, &e.fields, e.authors.room)
+        for i in range(record.count):
+            pieces += put_piece(e, &record.incarnations[i], &dot, name)
+    write_varint(w, pieces)
+    write_varint(w, <size_t>len(items))
+    for ref_author, ref_seq, n, data in items:
+        put_item(e, ref_author, ref_seq, n, data)
+    return 0
+
+
+def encode(list changes not None, bytes fields not None, uint64_t authors):
+    """Changes -> (streams, the local ids of the authors they number, the same of the fields).
+
+    A change is (author, seq, time, flags, parts, records, removals): records as (packed, (collection number, key)),
+    of which only what this change wrote is taken; removals as (author, seq, n, item). authors: how many ids there are.
+    """
+    cdef Encoder e
+    cdef Record record = Record(NULL, 0, 0)
+    cdef size_t i
+    cdef list streams
+    e.fields = fields_of(fields)
+    e.stream_count = VALUES + e.fields.count
+    e.last_time = e.ref_author = e.ref_seq = e.ref_n = e.own_n = 0
+    e.dots = Dots(NULL, 0, 0)
+    e.failed = e.no_memory = False
+    e.authors = e.used = Numbers(NULL, 0, NULL, 0)
+    e.last_seq = <uint64_t *>calloc(authors + 1, sizeof(uint64_t))
+    e.streams = <Writer *>calloc(e.stream_count + 1, sizeof(Writer))
+    try:
+        if e.last_seq == NULL or e.streams == NULL or not numbers_start(&e.authors, authors) \
+                or not numbers_start(&e.used, e.fields.count):
+            raise MemoryError
+        for change in changes:
+            put_change(&e, change, &record)
+        if e.no_memory:
+            raise MemoryError
+        if e.failed:
+            raise ValueError("an author that the dictionary does not hold")
+        streams = []
+        for i in range(VALUES + e.used.count):
+            if e.streams[i].failed:
+                raise MemoryError
+            streams.append(PyBytes_FromStringAndSize(<const char *>e.streams[i].data, <Py_ssize_t>e.streams[i].size))
+        return (streams, [e.authors.locals[i] for i in range(e.authors.count)],
+                [e.used.locals[i] for i in range(e.used.count)])
+    finally:
+        record_free(&record)
+        encoder_free(&e)
+
+
+ctypedef struct Decoder:
+    Fields fields
+    Reader *streams
+    uint64_t *authors    # local ids, by the chunk's number
+    uint64_t author_count
+    uint64_t *used
+    uint64_t used_count
+    uint64_t *last_seq
+    uint64_t last_time
+    uint64_t ref_author
+    uint64_t ref_seq
+    uint64_t ref_n
+    uint64_t own_n
+    uint64_t pieces_left
+    uint64_t collections
+    Dots dots            # the last that were read
+    Writer scratch       # dots under this file's numbers, found by offset until all of a piece or removal are there
+    Writer body
+    Writer packed
+    bint no_memory
+
+
+cdef Stamp get_reference(Decoder *d, Reader *r, const Stamp *dot, uint64_t *n) noexcept nogil:
+    """An incarnation's name, the inverse of put_reference; `dot` has the local author."""
+    cdef Stamp name
+    cdef uint64_t tag = read_below(r, OTHER + d.author_count)
+    cdef uint64_t number, seq
+    name.author = name.seq = name.time = 0
+    n[0] = 0
+    if r.bad:
+        return name
+    if tag < OTHER:
+        if dot == NULL:
+            r.bad = True
+            return name
+        n[0] = d.own_n if tag == OWN_NEXT else read_varint(r)
+        if tag == OWN and n[0] == d.own_n:
+            r.bad = True
+        d.own_n = n[0] + 1
+        name.author, name.seq = dot.author, dot.seq
+    else:
+        number = tag - OTHER
+        seq = d.ref_seq + <uint64_t>unzigzag(read_varint(r))
+        if number == d.ref_author and seq == d.ref_seq:
+            n[0] = d.ref_n + <uint64_t>unzigzag(read_varint(r))
+        else:
+            n[0] = read_varint(r)
+        d.ref_author, d.ref_seq, d.ref_n = number, seq, n[0]
+        name.author, name.seq = d.authors[number], seq
+        if dot != NULL and same_dot(&name, dot):
+            r.bad = True
+    if name.seq == 0 or name.seq >= TIME_MAX or n[0] >= (<uint64_t>1 << 32):
+        r.bad = True
+    return name
+
+
+cdef void get_dots(Decoder *d, Reader *r, bint highest) noexcept nogil:
+    """A count and dots, in the order of the chunk's numbers, into d.dots, sorted by this file's.
+
+    Each dot is there once, each author once where `highest` is set.
+    """
+    cdef uint64_t i, number, seq
+    cdef uint64_t last_number = 0
+    cdef uint64_t last_seq = 0
+    cdef uint64_t count = read_below(r, left(r) + 1)
+    d.dots.count = 0
+    for i in range(count):
+        number = read_below(r, d.author_count)
+        seq = read_varint(r)
+        if i and (number < last_number or (number == last_number and (highest or seq <= last_seq))):
+            r.bad = True
+        if r.bad or seq == 0 or seq >= TIME_MAX:
+            r.bad = True
+            return
+        if not add_dot(&d.dots, d.authors[number], seq):
+            d.no_memory = True
+            return
+        last_number, last_seq = number, seq
+    sort_dots(&d.dots)
+
+
+cdef void get_seen(Decoder *d, Cell *cell, const Incarnation *inc) noexcept nogil:
+    """A seen; what is implied must not be written down."""
+    cdef Reader *r = &d.streams[SEENS]
+    cdef size_t i
+    get_dots(d, r, True)
+    if d.dots.count == 0:
+        r.bad = True
+    for i in range(d.dots.count):
+        if not cell.kind & SIDE_BY_SIDE and (
+                d.dots.at[i].author == cell.stamp.author or same_dot(&d.dots.at[i], &inc.name)):
+            r.bad = True
+    cell.seen = <const uint8_t *>d.scratch.size
+    write_dots(&d.scratch, &d.dots)
+    cell.seen_size = d.scratch.size - <size_t>cell.seen
+
+
+cdef void get_sub(Decoder *d, Reader *r, Cell *cell) noexcept nogil:
+    """The second part of an address; of a set it is a value."""
+    cdef Reader element
+    cell.sub_size = read_varint(r)
+    cell.sub = read_bytes(r, cell.sub_size)
+    if not r.bad and cell.kind == KIND_SET:
+        element = reader_of(cell.sub, cell.sub_size)
+        check_value(&element, 0)
+        if element.bad or element.at != element.end:
+            r.bad = True
+
+
+cdef Cell *get_address(Decoder *d, Incarnation *inc, uint64_t number) noexcept nogil:
+    """One more cell, at the field of that number; NULL without memory."""
+    cdef Cell *cell = add_cell(inc)
+    if cell == NULL:
+        d.no_memory = True
+        return NULL
+    cell.field = d.used[number]
+    cell.kind = field_kind(&d.fields, cell.field)
+    cell.stamp = Stamp(0, 0, 0)
+    cell.sub = cell.seen = cell.value = NULL
+    cell.sub_size = cell.seen_size = cell.value_size = 0
+    return cell
+
+
+cdef bint get_cell(Decoder *d, Incarnation *inc, const Stamp *dot) noexcept nogil:
+    """One more cell of a piece; False where the bytes are bad."""
+    cdef Reader *r = &d.streams[CELLS]
+    cdef Reader *v
+    cdef uint64_t head = read_below(r, d.used_count << 2)
+    cdef uint64_t more
+    cdef Cell *cell
+    if r.bad:
+        return False
+    cell = get_address(d, inc, head >> 2)
+    if cell == NULL:
+        return False
+    cell.stamp = dot[0]
+    if head & HAS_TIME:
+        more = read_varint(r)
+        if more == 0 or more > TIME_MAX - dot.time:
+            r.bad = True
+        cell.stamp.time += more
+    if cell.kind & HAS_SUB:
+        get_sub(d, &d.streams[SEENS], cell)
+    if head & HAS_SEEN:
+        get_seen(d, cell, inc)
+    v = &d.streams[VALUES + (head >> 2)]
+    cell.value = v.at
+    check_value(v, 0)
+    cell.value_size = <size_t>(v.at - cell.value)
+    return not (r.bad or v.bad or d.streams[SEENS].bad)
+
+
+cdef bint sort_addresses(Incarnation *inc) noexcept nogil:
+    """Sort cells as this file orders them; False where an address is there twice."""
+    cdef size_t i
+    if inc.count > 1:
+        qsort(inc.cells, inc.count, sizeof(Cell), cell_sorter)
+    for i in range(1, inc.count):
+        if order_addresses(&inc.cells[i - 1], &inc.cells[i]) == 0:
+            return False
+    return True
+
+
+cdef object get_name(Decoder *d):
+    cdef Reader *r = &d.streams[NAMES]
+    cdef uint64_t collection = read_below(r, d.collections)
+    cdef uint64_t size = read_varint(r)
+    cdef const uint8_t *key = read_bytes(r, size)
+    check_text(key, size, r)
+    if r.bad:
+        return None
+    return collection, PyUnicode_DecodeUTF8(<const char *>key, <Py_ssize_t>size, NULL)
+
+
+cdef object get_piece(Decoder *d, const Stamp *dot, Incarnation *inc, uint64_t *cells):
+    """(author, seq, n, name or None, packed) of one incarnation; None where the bytes are bad."""
+    cdef Reader *r = &d.streams[PIECES]
+    cdef uint64_t head
+    cdef size_t i
+    cdef object name = None
+    inc.name = get_reference(d, r, dot, &inc.n)
+    head = read_varint(r)
+    inc.count = 0
+    inc.alive = head & HAS_EXISTENCE
+    if r.bad or head == HAS_NAME or head == 0 or (head >> 2) > ADDRESSES_MAX:
+        return None
+    if inc.alive:
+        if not same_dot(&inc.name, dot) or not head & HAS_NAME:
+            return None
+        inc.name.time = dot.time
+    if head & HAS_NAME:
+        name = get_name(d)
+        if name is None:
+            return None
+    d.scratch.size = 0
+    for i in range(head >> 2):
+        if not get_cell(d, inc, dot):
+            return None
+    if d.scratch.failed:
+        raise MemoryError
+    for i in range(inc.count):
+        inc.cells[i].seen = d.scratch.data + <size_t>inc.cells[i].seen
+    if not sort_addresses(inc):
+        return None
+    cells[0] += inc.count + (1 if inc.alive else 0)
+    d.packed.size = 0
+    if pack_incarnation(&d.packed, &d.body, inc) != DONE:
+        raise MemoryError
+    return (inc.name.author, inc.name.seq, inc.n, name,
+            PyBytes_FromStringAndSize(<const char *>d.packed.data, <Py_ssize_t>d.packed.size))
+
+
+cdef bint get_sight(Decoder *d, Incarnation *item) noexcept nogil:
+    """One address of a removal, as a cell whose value is what was seen there; False where the bytes are bad."""
+    cdef Reader *r = &d.streams[REMOVALS]
+    cdef uint64_t number = read_below(r, d.used_count)
+    cdef Cell *cell
+    if r.bad:
+        return False
+    cell = get_address(d, item, number)
+    if cell == NULL:
+        return False
+    if cell.kind & HAS_SUB:
+        get_sub(d, r, cell)
+    cell.value = <const uint8_t *>d.scratch.size
+    get_dots(d, r, True)
+    write_dots(&d.scratch, &d.dots)
+    get_dots(d, r, False)
+    write_dots(&d.scratch, &d.dots)
+    cell.value_size = d.scratch.size - <size_t>cell.value
+    return not r.bad and cell.value_size > 2
+
+
+cdef object get_item(Decoder *d, Incarnation *item):
+    """(author, seq, n, removal) of one incarnation; None where the bytes are bad."""
+    cdef Reader *r = &d.streams[REMOVALS]
+    cdef uint64_t _, count
+    cdef size_t i
+    cdef uint8_t flags
+    cdef Cell *cell
+    item.name = get_reference(d, r, NULL, &item.n)
+    item.count = 0
+    flags = read_byte(r)
+    count = read_varint(r)
+    if r.bad or flags > KILLS or (flags == 0 and count == 0) or count > ADDRESSES_MAX:
+        return None
+    d.scratch.size = 0
+    for _ in range(count):
+        if not get_sight(d, item):
+            return None
+    if not sort_addresses(item):
+        return None
+    d.packed.size = 0
+    write_byte(&d.packed, flags)
+    write_varint(&d.packed, count)
+    for i in range(item.count):
+        cell = &item.cells[i]
+        write_varint(&d.packed, cell.field)
+        if cell.kind & HAS_SUB:
+            write_varint(&d.packed, cell.sub_size)
+            write_bytes(&d.packed, cell.sub, cell.sub_size)
+        write_bytes(&d.packed, d.scratch.data + <size_t>cell.value, cell.value_size)
+    if d.scratch.failed or d.packed.failed:
+        raise MemoryError
+    return (item.name.author, item.name.seq, item.n,
+            PyBytes_FromStringAndSize(<const char *>d.packed.data, <Py_ssize_t>d.packed.size))
+
+
+cdef object get_change(Decoder *d, Incarnation *inc):
+    cdef Reader *r = &d.streams[CHANGES]
+    cdef uint64_t number = read_below(r, d.author_count)
+    cdef uint64_t flags, parts, piece_count, item_count, _
+    cdef uint64_t cells = 0
+    cdef Stamp dot
+    cdef tuple piece, item
+    cdef list pieces = []
+    cdef list items = []
+    if r.bad:
+        return None
+    dot.author = d.authors[number]
+    dot.seq = d.last_seq[number] + 1 + <uint64_t>unzigzag(read_varint(r))
+    dot.time = d.last_time + <uint64_t>unzigzag(read_varint(r))
+    flags = read_varint(r)
+    parts = read_varint(r)
+    piece_count = read_varint(r)
+    item_count = read_varint(r)
+    if r.bad or dot.seq == 0 or dot.seq >= TIME_MAX or dot.time > TIME_MAX or parts >= TIME_MAX:
+        return None
+    if piece_count > d.pieces_left or item_count > d.pieces_left - piece_count or (piece_count and item_count):
+        return None
+    d.pieces_left -= piece_count + item_count
+    d.last_seq[number] = dot.seq
+    d.last_time = dot.time
+    d.own_n = 0
+    for _ in range(piece_count):
+        piece = get_piece(d, &dot, inc, &cells)
+        if piece is None:
+            return None
+        pieces.append(piece)
+    if piece_count > 1 and <uint64_t>len({piece[:3] for piece in pieces}) != piece_count:
+        return None
+    for _ in range(item_count):
+        item = get_item(d, inc)
+        if item is None:
+            return None
+        items.append(item)
+    return dot.author, dot.seq, dot.time, flags, parts, pieces, items, cells + item_count
+
+
+cdef bint fill(uint64_t **out, uint64_t *count, list ids) except -1:
+    cdef size_t i
+    count[0] = <size_t>len(ids)
+    out[0] = <uint64_t *>malloc((count[0] + 1) * sizeof(uint64_t))
+    if out[0] == NULL:
+        raise MemoryError
+    for i in range(count[0]):
+        out[0][i] = ids[i]
+    return True
+
+
+def decode(list streams not None, uint64_t count, list author_ids not None, list field_ids not None,
+           uint64_t collections, uint64_t pieces_max, bytes fields not None):
+    """The changes of a chunk under this file's numbers; ValueError for bytes that are not as encode makes them.
+
+    Each is (author, seq, time, flags, parts, pieces, removals, parts received); pieces as (author, seq, n, (collection
+    number, key) or None, packed), removals as (author, seq, n, item).
+    """
+    cdef Decoder d
+    cdef Incarnation inc
+    cdef uint64_t i
+    cdef bytes data
+    cdef list out = []
+    d.fields = fields_of(fields)
+    d.authors = d.used = d.last_seq = NULL
+    d.streams = NULL
+    d.scratch = d.body = d.packed = Writer(NULL, 0, 0, False)
+    d.dots = Dots(NULL, 0, 0)
+    d.last_time = d.ref_author = d.ref_seq = d.ref_n = d.own_n = 0
+    d.collections = collections
+    d.pieces_left = pieces_max
+    d.no_memory = False
+    inc = Incarnation(Stamp(0, 0, 0), 0, False, NULL, 0, 0)
+    if len(streams) != VALUES + len(field_ids):
+        raise ValueError("not the streams of a chunk")
+    for i in field_ids:
+        if i >= d.fields.count or field_kind(&d.fields, i) == KIND_EXISTENCE:
+            raise ValueError("a field that the dictionary does not hold")
+    try:
+        fill(&d.authors, &d.author_count, author_ids)
+        fill(&d.used, &d.used_count, field_ids)
+        d.last_seq = <uint64_t *>calloc(d.author_count + 1, sizeof(uint64_t))
+        d.streams = <Reader *>calloc(<size_t>len(streams), sizeof(Reader))
+        if d.last_seq == NULL or d.streams == NULL:
+            raise MemoryError
+        for i in range(<uint64_t>len(streams)):
+            data = streams[i]
+            d.streams[i] = reader_of(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+        for i in range(count):
+            change = get_change(&d, &inc)
+            if d.no_memory:
+                raise MemoryError
+            if change is None:
+                raise ValueError(f"change {i} of {count} is malformed")
+            out.append(change)
+        for i in range(<uint64_t>len(streams)):
+            if d.streams[i].bad or d.streams[i].at != d.streams[i].end:
+                raise ValueError(f"stream {i} does not end where its changes do")
+        return out
+    finally:
+        free(inc.cells)
+        free(d.authors)
+        free(d.used)
+        free(d.last_seq)
+        free(d.streams)
+        free(d.dots.at)
+        writer_free(&d.scratch)
+        writer_free(&d.body)
+        writer_free(&d.packed)

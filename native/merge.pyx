@@ -1,0 +1,638 @@
+"""Merging packed records: one rule for all types, what lost, what changed, and the digest of the difference."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
+from libc.stdlib cimport free, qsort, realloc
+from libc.string cimport memcmp, memset
+
+from bytes cimport (
+    Reader, Writer, compare, read_byte, read_bytes, read_varint, reader_of, write_byte, write_bytes, write_fixed,
+    write_varint, writer_free,
+)
+from record cimport (
+    DONE, HAS_SUB, KILLS, KIND_EXISTENCE, NO_MEMORY, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record,
+    Stamp, Status, add_cell, add_dot, add_incarnation, add_seen, author_count, field_kind, field_name, fields_of,
+    join_dots, order_addresses, order_incarnations, order_stamps, pack_incarnation, parse_record, reaches, record_free,
+    same_dot, skip_dots, write_dots,
+)
+from siphash cimport Digest, digest_add, digest_subtract, siphash
+
+ctypedef struct Event:
+    Stamp dot        # the change that gained or lost a live cell
+    long long by
+
+# What merging one record needs besides the record: scratch memory, kept from one record to the next.
+ctypedef struct Work:
+    Fields fields
+    const uint8_t *authors
+    uint64_t author_count
+    const uint8_t *key        # of the digest
+    const uint8_t *name       # the record's collection and key, as the digest of an existence cell has them
+    size_t name_size
+    Digest digest
+    Event *events
+    size_t event_count
+    size_t event_room
+    uint64_t *changed         # field ids, with repeats
+    size_t changed_count
+    size_t changed_room
+    Writer scratch
+    Writer packed
+    Writer hashed
+    bint failed
+
+# What a removal's author had seen at one address.
+ctypedef struct Sight:
+    Cell at                   # field and sub
+    const uint8_t *vector
+    size_t vector_size
+    const uint8_t *exact
+    size_t exact_size
+
+
+cdef Work work_of(bytes fields, bytes authors) noexcept:
+    cdef Work work
+    memset(&work, 0, sizeof(Work))
+    work.fields = fields_of(fields)
+    work.authors = <const uint8_t *>PyBytes_AS_STRING(authors)
+    work.author_count = author_count(authors)
+    return work
+
+
+cdef void work_free(Work *work) noexcept nogil:
+    free(work.events)
+    free(work.changed)
+    writer_free(&work.scratch)
+    writer_free(&work.packed)
+    writer_free(&work.hashed)
+
+
+cdef void add_event(Work *work, const Stamp *dot, long long by) noexcept nogil:
+    cdef Event *events
+    cdef size_t room
+    if work.event_count and same_dot(&work.events[work.event_count - 1].dot, dot):
+        work.events[work.event_count - 1].by += by
+        return
+    if work.event_count == work.event_room:
+        room = work.event_room * 2 + 32
+        events = <Event *>realloc(work.events, room * sizeof(Event))
+        if events == NULL:
+            work.failed = True
+            return
+        work.events = events
+        work.event_room = room
+    work.events[work.event_count].dot = dot[0]
+    work.events[work.event_count].dot.time = 0
+    work.events[work.event_count].by = by
+    work.event_count += 1
+
+
+cdef void add_changed(Work *work, uint64_t field) noexcept nogil:
+    cdef uint64_t *changed
+    cdef size_t room
+    if work.changed_count and work.changed[work.changed_count - 1] == field:
+        return
+    if work.changed_count == work.changed_room:
+        room = work.changed_room * 2 + 32
+        changed = <uint64_t *>realloc(work.changed, room * sizeof(uint64_t))
+        if changed == NULL:
+            work.failed = True
+            return
+        work.changed = changed
+        work.changed_room = room
+    work.changed[work.changed_count] = field
+    work.changed_count += 1
+
+
+cdef inline void write_author(Writer *w, const uint8_t *authors, uint64_t author) noexcept nogil:
+    write_bytes(w, authors + 8 * author, 8)
+
+
+cdef int entry_sorter(const void *a, const void *b) noexcept nogil:
+    return memcmp(a, b, 16)
+
+
+cdef void write_seen(Writer *w, const Work *work, const Cell *cell) noexcept nogil:
+    """The seen of a cell in its canonical form: full names, sorted by them."""
+    cdef Reader r = reader_of(cell.seen, cell.seen_size)
+    cdef uint64_t count = read_varint(&r) if cell.seen_size else 0
+    cdef uint64_t _
+    cdef size_t start
+    write_varint(w, count)
+    start = w.size
+    for _ in range(count):
+        write_author(w, work.authors, read_varint(&r))
+        write_fixed(w, read_varint(&r))
+    if count > 1 and not w.failed:
+        qsort(w.data + start, count, 16, entry_sorter)
+
+
+cdef void start_hash(Work *work, const Incarnation *inc, const Stamp *stamp, uint8_t kind) noexcept nogil:
+    cdef Writer *w = &work.hashed
+    w.size = 0
+    write_author(w, work.authors, inc.name.author)
+    write_fixed(w, inc.name.seq)
+    write_fixed(w, inc.n)
+    write_author(w, work.authors, stamp.author)
+    write_fixed(w, stamp.seq)
+    write_fixed(w, stamp.time)
+    write_byte(w, kind)
+
+
+cdef Digest hash_cell(Work *work, const Incarnation *inc, const Cell *cell) noexcept nogil:
+    """The digest of one cell's canonical bytes (docs/format.md, Digest)."""
+    cdef Writer *w = &work.hashed
+    cdef size_t size = 0
+    cdef const uint8_t *name
+    start_hash(work, inc, &cell.stamp, cell.kind)
+    name = field_name(&work.fields, cell.field, &size)
+    write_varint(w, size)
+    write_bytes(w, name, size)
+    write_varint(w, cell.sub_size)
+    write_bytes(w, cell.sub, cell.sub_size)
+    write_seen(w, work, cell)
+    write_bytes(w, cell.value, cell.value_size)
+    work.failed = work.failed or w.failed
+    return siphash(work.key, w.data, w.size)
+
+
+cdef Digest hash_existence(Work *work, const Incarnation *inc) noexcept nogil:
+    start_hash(work, inc, &inc.name, KIND_EXISTENCE)
+    write_bytes(&work.hashed, work.name, work.name_size)
+    work.failed = work.failed or work.hashed.failed
+    return siphash(work.key, work.hashed.data, work.hashed.size)
+
+
+cdef void gain(Work *work, const Incarnation *inc, const Cell *cell) noexcept nogil:
+    digest_add(&work.digest, hash_cell(work, inc, cell))
+    add_event(work, &cell.stamp, 1)
+    add_changed(work, cell.field)
+
+
+cdef void lose(Work *work, const Incarnation *inc, const Cell *cell) noexcept nogil:
+    digest_subtract(&work.digest, hash_cell(work, inc, cell))
+    add_event(work, &cell.stamp, -1)
+    add_changed(work, cell.field)
+
+
+cdef void gain_existence(Work *work, const Incarnation *inc) noexcept nogil:
+    digest_add(&work.digest, hash_existence(work, inc))
+    add_event(work, &inc.name, 1)
+
+
+cdef void lose_existence(Work *work, const Incarnation *inc) noexcept nogil:
+    digest_subtract(&work.digest, hash_existence(work, inc))
+    add_event(work, &inc.name, -1)
+
+
+cdef void change_all(Work *work, const Incarnation *inc) noexcept nogil:
+    """All that an incarnation holds enters the record's reading, or leaves it, with the existence cell."""
+    cdef size_t i
+    for i in range(inc.count):
+        add_changed(work, inc.cells[i].field)
+
+
+cdef inline bint sees(const Incarnation *inc, const Cell *cell, const Cell *other) noexcept nogil:
+    """Whether a cell replaces another at its address: the one merge rule (data-model.md, Records and cells)."""
+    cdef bint own = cell.stamp.author == other.stamp.author
+    if cell.kind & PER_AUTHOR and not own:
+        return False
+    if cell.kind & SIDE_BY_SIDE:
+        if same_dot(&cell.stamp, &other.stamp):
+            return False
+    elif own:
+        return cell.stamp.seq > other.stamp.seq
+    elif same_dot(&other.stamp, &inc.name):
+        return True
+    return reaches(cell.seen, cell.seen_size, &other.stamp)
+
+
+cdef inline void keep(Work *work, Incarnation *out, const Cell *cell) noexcept nogil:
+    cdef Cell *slot = add_cell(out)
+    if slot == NULL:
+        work.failed = True
+    else:
+        slot[0] = cell[0]
+
+
+cdef bint outweighs(Work *work, const Cell *a, const Cell *b) noexcept nogil:
+    """Which content wins where one dot has two: no honest replica makes that, but all must settle it alike."""
+    cdef Writer *w = &work.hashed
+    cdef size_t middle
+    cdef int order
+    if a.stamp.time != b.stamp.time:
+        return a.stamp.time > b.stamp.time
+    order = compare(a.value, a.value_size, b.value, b.value_size)
+    if order == 0 and (a.seen_size or b.seen_size):
+        w.size = 0
+        write_seen(w, work, a)
+        middle = w.size
+        write_seen(w, work, b)
+        order = compare(w.data, middle, w.data + middle, w.size - middle)
+    return order > 0
+
+
+cdef bint seen_by_any(const Incarnation *inc, const Cell *cell, const Cell *rivals, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        if sees(inc, &rivals[i], cell):
+            return True
+    return False
+
+
+cdef void merge_address(Work *work, const Incarnation *inc, const Cell *a, size_t a_count, const Cell *b,
+                        size_t b_count, Incarnation *out) noexcept nogil:
+    """Merge the cells of one address that two sides hold; both runs are sorted by stamp."""
+    cdef size_t i = 0
+    cdef size_t j = 0
+    while i < a_count or j < b_count:
+        if i < a_count and j < b_count and same_dot(&a[i].stamp, &b[j].stamp):
+            if outweighs(work, &b[j], &a[i]):
+                lose(work, inc, &a[i])
+                gain(work, inc, &b[j])
+                keep(work, out, &b[j])
+            elif seen_by_any(inc, &a[i], b, b_count):
+                lose(work, inc, &a[i])
+            else:
+                keep(work, out, &a[i])
+            i += 1
+            j += 1
+        elif j == b_count or (i < a_count and order_stamps(&a[i].stamp, &b[j].stamp) < 0):
+            if seen_by_any(inc, &a[i], b, b_count):
+                lose(work, inc, &a[i])
+            else:
+                keep(work, out, &a[i])
+            i += 1
+        else:
+            if not seen_by_any(inc, &b[j], a, a_count):
+                gain(work, inc, &b[j])
+                keep(work, out, &b[j])
+            j += 1
+
+
+cdef inline size_t run_of(const Incarnation *inc, size_t start) noexcept nogil:
+    """The end of the run of cells that share an address with the one at `start`."""
+    cdef size_t end = start + 1
+    while end < inc.count and order_addresses(&inc.cells[start], &inc.cells[end]) == 0:
+        end += 1
+    return end
+
+
+cdef void merge_incarnations(Work *work, const Incarnation *a, const Incarnation *b, Incarnation *out) noexcept nogil:
+    """Merge what two sides hold of one incarnation: what `b` adds is gained, what of `a` it replaces is lost."""
+    cdef size_t i = 0
+    cdef size_t j = 0
+    cdef size_t i_end, j_end
+    cdef int order
+    out.name, out.n, out.alive = a.name, a.n, a.alive
+    if b.alive and a.alive and b.name.time > a.name.time:
+        lose_existence(work, a)
+        out.alive = False
+    if b.alive and not out.alive:
+        out.name, out.alive = b.name, True
+        gain_existence(work, out)
+        change_all(work, a)
+    while i < a.count or j < b.count:
+        if j == b.count:
+            order = -1
+        elif i == a.count:
+            order = 1
+        else:
+            order = order_addresses(&a.cells[i], &b.cells[j])
+        if order < 0:
+            keep(work, out, &a.cells[i])
+            i += 1
+        elif order > 0:
+            gain(work, out, &b.cells[j])
+            keep(work, out, &b.cells[j])
+            j += 1
+        else:
+            i_end = run_of(a, i)
+            j_end = run_of(b, j)
+            merge_address(work, out, &a.cells[i], i_end - i, &b.cells[j], j_end - j, out)
+            i, j = i_end, j_end
+
+
+cdef void take_over(Work *work, const Incarnation *inc, Record *out, bint new) noexcept nogil:
+    cdef Incarnation *slot = add_incarnation(out)
+    cdef size_t i
+    if slot == NULL:
+        work.failed = True
+        return
+    slot.name, slot.n, slot.alive = inc.name, inc.n, inc.alive
+    if new and inc.alive:
+        gain_existence(work, inc)
+    for i in range(inc.count):
+        if new:
+            gain(work, inc, &inc.cells[i])
+        keep(work, slot, &inc.cells[i])
+
+
+cdef void merge_records(Work *work, const Record *a, const Record *b, Record *out) noexcept nogil:
+    cdef size_t i = 0
+    cdef size_t j = 0
+    cdef int order
+    cdef Incarnation *slot
+    out.count = 0
+    while (i < a.count or j < b.count) and not work.failed:
+        if j == b.count:
+            order = -1
+        elif i == a.count:
+            order = 1
+        else:
+            order = order_incarnations(&a.incarnations[i], &b.incarnations[j])
+        if order < 0:
+            take_over(work, &a.incarnations[i], out, False)
+            i += 1
+        elif order > 0:
+            take_over(work, &b.incarnations[j], out, True)
+            j += 1
+        else:
+            slot = add_incarnation(out)
+            if slot == NULL:
+                work.failed = True
+                return
+            merge_incarnations(work, &a.incarnations[i], &b.incarnations[j], slot)
+            i += 1
+            j += 1
+
+
+cdef bint names_exactly(const uint8_t *dots, size_t size, const Stamp *stamp) noexcept nogil:
+    cdef Reader r = reader_of(dots, size)
+    cdef uint64_t _, author, seq
+    cdef uint64_t count = read_varint(&r)
+    for _ in range(count):
+        author = read_varint(&r)
+        seq = read_varint(&r)
+        if author == stamp.author and seq == stamp.seq:
+            return True
+    return False
+
+
+cdef bint next_sight(Reader *r, uint64_t *pending, const Fields *fields, Sight *sight) noexcept nogil:
+    """The next address of a removal; False where there is none."""
+    memset(sight, 0, sizeof(Sight))
+    if pending[0] == 0:
+        return False
+    pending[0] -= 1
+    sight.at.field = read_varint(r)
+    if sight.at.field >= fields.count:
+        r.bad = True
+    elif field_kind(fields, sight.at.field) & HAS_SUB:
+        sight.at.sub_size = read_varint(r)
+        sight.at.sub = read_bytes(r, sight.at.sub_size)
+    sight.vector = r.at
+    skip_dots(r, UINT64_MAX)
+    sight.exact = r.at
+    skip_dots(r, UINT64_MAX)
+    sight.vector_size = <size_t>(sight.exact - sight.vector)
+    sight.exact_size = <size_t>(r.at - sight.exact)
+    return not r.bad
+
+
+cdef inline bint was_seen(const Sight *sight, const Stamp *stamp) noexcept nogil:
+    return reaches(sight.vector, sight.vector_size, stamp) or names_exactly(sight.exact, sight.exact_size, stamp)
+
+
+cdef bint remove_cells(Work *work, Incarnation *inc, const uint8_t *item, size_t size) noexcept nogil:
+    """Take away what a removal names: the existence and all of the creation, and what was seen at each address.
+
+    Cells and addresses are in the same order, so one pass over both will do. False for bytes that are no removal.
+    """
+    cdef Reader r = reader_of(item, size)
+    cdef bint kills = read_byte(&r) & KILLS
+    cdef uint64_t pending = read_varint(&r)
+    cdef Sight sight
+    cdef bint more = next_sight(&r, &pending, &work.fields, &sight)
+    cdef size_t i
+    cdef size_t kept = 0
+    cdef Cell *cell
+    cdef bint hit
+    for i in range(inc.count):
+        cell = &inc.cells[i]
+        while more and order_addresses(&sight.at, cell) < 0:
+            more = next_sight(&r, &pending, &work.fields, &sight)
+        hit = kills and same_dot(&cell.stamp, &inc.name)
+        if hit or (more and order_addresses(&sight.at, cell) == 0 and was_seen(&sight, &cell.stamp)):
+            lose(work, inc, cell)
+        else:
+            inc.cells[kept] = cell[0]
+            kept += 1
+    inc.count = kept
+    if kills and inc.alive:
+        lose_existence(work, inc)
+        change_all(work, inc)
+        inc.alive = False
+    return not r.bad
+
+
+cdef int apply_removals(Work *work, Record *record, tuple removals) except -1:
+    cdef size_t i
+    cdef uint64_t author, seq, n
+    cdef Incarnation *inc
+    cdef bytes item
+    for author, seq, n, item in removals:
+        for i in range(record.count):
+            inc = &record.incarnations[i]
+            if inc.name.author == author and inc.name.seq == seq and inc.n == n:
+                if not remove_cells(
+                        work, inc, <const uint8_t *>PyBytes_AS_STRING(item), <size_t>PyBytes_GET_SIZE(item)):
+                    raise ValueError("a packed removal is damaged")
+    return 0
+
+
+cdef object pack_one(Work *work, const Incarnation *inc):
+    work.packed.size = 0
+    if pack_incarnation(&work.packed, &work.scratch, inc) != DONE:
+        raise MemoryError
+    return PyBytes_FromStringAndSize(<const char *>work.packed.data, <Py_ssize_t>work.packed.size)
+
+
+cdef object pack_alive(Work *work, const Record *record):
+    cdef size_t i
+    work.packed.size = 0
+    for i in range(record.count):
+        if record.incarnations[i].alive:
+            if pack_incarnation(&work.packed, &work.scratch, &record.incarnations[i]) != DONE:
+                raise MemoryError
+    return PyBytes_FromStringAndSize(<const char *>work.packed.data, <Py_ssize_t>work.packed.size)
+
+
+cdef object changed_fields(Work *work):
+    return tuple(sorted({work.changed[i] for i in range(work.changed_count)}))
+
+
+cdef object net_events(Work *work):
+    """(author, seq, by) for each change whose number of live cells here rose or fell."""
+    cdef size_t i
+    cdef dict total
+    if work.event_count == 1:
+        return ((work.events[0].dot.author, work.events[0].dot.seq, work.events[0].by),) if work.events[0].by else ()
+    total = {}
+    for i in range(work.event_count):
+        dot = (work.events[i].dot.author, work.events[i].dot.seq)
+        total[dot] = total.get(dot, 0) + work.events[i].by
+    return tuple([(author, seq, by) for (author, seq), by in total.items() if by])
+
+
+cdef object outcome(Work *work, const Record *record, object events):
+    """What became of one record: see merge."""
+    cdef size_t i
+    cdef const Incarnation *inc
+    headless = []
+    for i in range(record.count):
+        inc = &record.incarnations[i]
+        if not inc.alive and inc.count:
+            headless.append((inc.name.author, inc.name.seq, inc.n, pack_one(work, inc)))
+    return pack_alive(work, record), tuple(headless), changed_fields(work), events
+
+
+cdef object merge_one(Work *work, tuple olds, tuple pieces, tuple removals, Record *now, Record *piece, Record *next):
+    cdef Record swap
+    cdef bytes data
+    cdef Digest before = work.digest
+    work.event_count = 0
+    work.changed_count = 0
+    now.count = 0
+    for data in olds:
+        parse_record(data, now, &work.fields, work.author_count)
+    if len(olds) > 1:
+        sort_incarnations(now)
+    for data in pieces:
+        piece.count = 0
+        parse_record(data, piece, &work.fields, work.author_count)
+        merge_records(work, now, piece, next)
+        if work.failed:
+            raise MemoryError
+        swap = now[0]
+        now[0] = next[0]
+        next[0] = swap
+    apply_removals(work, now, removals)
+    if work.failed:
+        raise MemoryError
+    events = net_events(work)
+    if not events and work.digest.low == before.low and work.digest.high == before.high:
+        return None
+    return outcome(work, now, events)
+
+
+cdef void sort_incarnations(Record *record) noexcept nogil:
+    cdef size_t i, j
+    cdef Incarnation swap
+    for i in range(1, record.count):
+        j = i
+        while j and order_incarnations(&record.incarnations[j - 1], &record.incarnations[j]) > 0:
+            swap = record.incarnations[j]
+            record.incarnations[j] = record.incarnations[j - 1]
+            record.incarnations[j - 1] = swap
+            j -= 1
+
+
+def merge(list items not None, bytes key not None, bytes fields not None, bytes authors not None):
+    """Merge pieces into records and hold removals against them: one call for a whole chunk.
+
+    Each item is (olds, pieces, removals, name): packed records held here, packed records that come in, removals as
+    (author, seq, n, item), and the canonical name (collection and key) of the record. Returns the outcomes and the
+    16 bytes to add to the scope's digest. An outcome is None where nothing changed, else (the live incarnations,
+    the incarnations without existence cell as (author, seq, n, packed), field ids that changed, (author, seq, by)
+    for each change whose number of live cells changed).
+    """
+    cdef Work work = work_of(fields, authors)
+    cdef Record now = Record(NULL, 0, 0)
+    cdef Record piece = Record(NULL, 0, 0)
+    cdef Record next = Record(NULL, 0, 0)
+    cdef list out = []
+    cdef bytes name
+    if PyBytes_GET_SIZE(key) != 16:
+        raise ValueError("a digest key has 16 bytes")
+    work.key = <const uint8_t *>PyBytes_AS_STRING(key)
+    try:
+        for olds, pieces, removals, name in items:
+            work.name = <const uint8_t *>PyBytes_AS_STRING(name)
+            work.name_size = <size_t>PyBytes_GET_SIZE(name)
+            out.append(merge_one(&work, olds, pieces, removals, &now, &piece, &next))
+        return out, (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")
+    finally:
+        record_free(&now)
+        record_free(&piece)
+        record_free(&next)
+        work_free(&work)
+
+
+cdef bint gather_seen(const Incarnation *inc, size_t start, size_t end, bint kills, Dots *vector,
+                      Dots *exact) noexcept nogil:
+    """What a removal's author has seen at one address; False without memory.
+
+    The creation is seen by every register. A kill takes it away wherever it is; else it is named like all the rest.
+    """
+    cdef size_t i
+    cdef const Cell *cell
+    cdef bint done = True
+    vector.count = exact.count = 0
+    for i in range(start, end):
+        cell = &inc.cells[i]
+        done = done and add_seen(vector, cell)
+        if not kills and not (cell.kind & (SIDE_BY_SIDE | PER_AUTHOR)):
+            done = done and add_dot(vector, inc.name.author, inc.name.seq)
+        if not (kills and same_dot(&cell.stamp, &inc.name)):
+            done = done and add_dot(exact if cell.kind & SIDE_BY_SIDE else vector, cell.stamp.author, cell.stamp.seq)
+    join_dots(vector, True)
+    join_dots(exact, False)
+    return done
+
+
+cdef Status write_item(Work *work, const Incarnation *inc, Dots *vector, Dots *exact) noexcept nogil:
+    """The removal of an incarnation, or of the cells of one without existence cell, into work.packed."""
+    cdef size_t i = 0
+    cdef size_t end
+    cdef uint64_t addresses = 0
+    cdef Writer *w = &work.scratch
+    cdef const Cell *cell
+    w.size = 0
+    while i < inc.count:
+        end = run_of(inc, i)
+        if not gather_seen(inc, i, end, inc.alive, vector, exact):
+            return NO_MEMORY
+        if vector.count or exact.count:
+            addresses += 1
+            cell = &inc.cells[i]
+            write_varint(w, cell.field)
+            if cell.kind & HAS_SUB:
+                write_varint(w, cell.sub_size)
+                write_bytes(w, cell.sub, cell.sub_size)
+            write_dots(w, vector)
+            write_dots(w, exact)
+        i = end
+    work.packed.size = 0
+    write_byte(&work.packed, KILLS if inc.alive else 0)
+    write_varint(&work.packed, addresses)
+    write_bytes(&work.packed, w.data, w.size)
+    return NO_MEMORY if w.failed or work.packed.failed else DONE
+
+
+def removals(bytes data not None, bytes fields not None):
+    """The removals of all that lives in a packed record: (author, seq, n, item) an incarnation.
+
+    An incarnation that is alive is killed; of one without existence cell all cells are dismissed.
+    """
+    cdef Work work = work_of(fields, b"")
+    cdef Record record = Record(NULL, 0, 0)
+    cdef Dots vector = Dots(NULL, 0, 0)
+    cdef Dots exact = Dots(NULL, 0, 0)
+    cdef size_t i
+    cdef Incarnation *inc
+    cdef list out = []
+    try:
+        parse_record(data, &record, &work.fields, UINT64_MAX)
+        for i in range(record.count):
+            inc = &record.incarnations[i]
+            if write_item(&work, inc, &vector, &exact) != DONE:
+                raise MemoryError
+            item = PyBytes_FromStringAndSize(<const char *>work.packed.data, <Py_ssize_t>work.packed.size)
+            out.append((inc.name.author, inc.name.seq, inc.n, item))
+        return out
+    finally:
+        free(vector.at)
+        free(exact.at)
+        record_free(&record)
+        work_free(&work)

@@ -1,0 +1,160 @@
+"""Random histories of one record: replicas that write, delete, dismiss and hear of each other, all on the model.
+
+Whatever happens here is honest: a cell's seen is what its author truly had seen. So what the replicas made may be
+merged in any portions and any order.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+
+from tests import model
+from tests.model import Address, Cell, Dot, Incarnation, Name, Record, Removal, Stamp
+
+AUTHORS = [bytes.fromhex(h * 8) for h in ("0f", "c3", "01", "fe")]
+FIELDS = [
+    ("price", model.REGISTER),
+    ("status", model.REGISTER),
+    ("hours", model.COUNTER),
+    ("price", model.COUNTER),
+    ("tags", model.SET),
+    ("notes", model.TEXT),
+    ("rights", model.BOUNDED),
+    ("new", 0x40),  # kinds of a later version, which merge by their flags
+    ("new tags", 0x43),
+    ("new own", 0x45),
+    ("new own sub", 0x46),
+]
+WRITTEN = [FIELDS[i] for i in (0, 0, 0, 1, 1, 2, 5, 6, 7, 3, 4, 8, 9, 10, 5)]  # a few of them often, so that writes meet
+SUBS = [model.encode(value) for value in ("urgent", 7, None)]
+VALUES = [model.encode(value) for value in ("open", "done", 5, 5.0, None, ["a", {"b": 1}], model.Unknown(200, b"new"))]
+NUMBERS = model.Numbers.of(AUTHORS, FIELDS)
+OTHER_NUMBERS = model.Numbers.of(AUTHORS[::-1], FIELDS[::-1])
+RECORD_NAME = model.encode(["orders", "o-17"])
+KEY = bytes(range(16))
+
+
+@dataclass(frozen=True)
+class Change:
+    dot: Dot
+    time: int
+    piece: Record
+    removals: list[Removal]
+
+    @property
+    def parts(self) -> int:
+        """Of how many cells and removals it was made."""
+        return len(model.live_dots(self.piece)) + len(self.removals)
+
+
+@dataclass
+class Replica:
+    author: bytes
+    clock: int = 1_000
+    seq: int = 0
+    record: Record = field(default_factory=dict)
+    removals: list[Removal] = field(default_factory=list)
+    context: set[Dot] = field(default_factory=set)
+
+    def hear(self, piece: Record, removals: list[Removal], context: set[Dot]) -> None:
+        self.removals += [removal for removal in removals if removal not in self.removals]
+        self.record = model.remove(model.merge(self.record, piece), self.removals)
+        self.context |= context
+
+    def knows_all_before(self, dot: Dot) -> bool:
+        return all((dot[0], seq) in self.context for seq in range(1, dot[1] + 1))
+
+
+class History:
+    """Steps, each four small numbers, played on as many replicas as there are authors."""
+
+    def __init__(self, steps: list[tuple[int, int, int, int]]) -> None:
+        self.replicas = [Replica(author) for author in AUTHORS]
+        self.changes: list[Change] = []
+        for who, what, a, b in steps:
+            self.step(self.replicas[who % len(self.replicas)], what, a, b)
+
+    def step(self, one: Replica, what: int, a: int, b: int) -> None:
+        live = model.living(one.record)
+        if what < 46 and live:
+            self.write(one, live, [(a, b), (a + b, b + 1)][: 1 + b % 2])
+        elif what < 51 and live:
+            self.commit(one, {}, [model.removal_of(name, inc) for name, inc in live.items()])
+        elif what < 55 and len(live) < len(one.record):
+            dead = [(name, inc) for name, inc in one.record.items() if name not in live]
+            self.commit(one, {}, [model.removal_of(name, inc) for name, inc in dead])
+        elif what < 58:
+            one.clock = 1 << 62 if b == 6 else one.clock + a * 1_000 - 3_000
+        elif what < 64 or not self.changes:
+            self.create(one, a, b)
+        elif what < 90:
+            other = self.replicas[b % len(self.replicas)]
+            one.hear(other.record, other.removals, other.context)
+        else:
+            change = self.changes[(8 * a + b) % len(self.changes)]
+            one.hear(change.piece, change.removals, {change.dot})
+
+    def commit(self, one: Replica, piece: Record, removals: list[Removal]) -> None:
+        one.seq += 1
+        dot = one.author, one.seq
+        self.changes.append(Change(dot, one.clock, piece, removals))
+        one.hear(piece, removals, {dot})
+        one.clock += 1
+
+    def next_stamp(self, one: Replica) -> Stamp:
+        one.clock = max(one.clock, 1)
+        return Stamp(one.clock, one.author, one.seq + 1)
+
+    def create(self, one: Replica, a: int, b: int) -> None:
+        stamp = self.next_stamp(one)
+        chosen = [pair for i, pair in enumerate(FIELDS) if (a * 37 + b * 11) >> i & 1]
+        cells = [
+            Cell(Address(*pair, SUBS[a % 3] if pair[1] & model.HAS_SUB else b""), stamp, number_or_value(pair[1], b))
+            for pair in chosen
+        ]
+        names = [Name(*stamp.dot, n) for n in range(1 + (b == 7))]
+        self.commit(one, {name: Incarnation(stamp.time, frozenset(cells)) for name in names}, [])
+
+    def write(self, one: Replica, live: Record, targets: list[tuple[int, int]]) -> None:
+        stamp = self.next_stamp(one)
+        piece: dict[Name, set[Cell]] = {}
+        top = max(live, key=lambda name: Stamp(live[name].time or 0, *name.dot))
+        for number, choice in targets:
+            pair = WRITTEN[number]
+            address = Address(*pair, SUBS[choice % 3] if pair[1] & model.HAS_SUB else b"")
+            plain = not address.kind & (model.SIDE_BY_SIDE | model.PER_AUTHOR)
+            for name in live if plain else [top]:
+                cell = model.overwrite(live, name, address, stamp, number_or_value(address.kind, choice))
+                if address.kind == model.TEXT and choice > 4:
+                    cell = self.compaction(one, live[name], cell)
+                piece.setdefault(name, set()).add(cell)
+        self.commit(one, {name: Incarnation(None, frozenset(cells)) for name, cells in piece.items()}, [])
+
+    def compaction(self, one: Replica, inc: Incarnation, cell: Cell) -> Cell:
+        """A cell that covers all that lives at its address, if nothing before that is still to come."""
+        here = [c for c in inc.cells if c.address == cell.address]
+        if not all(one.knows_all_before(c.stamp.dot) for c in here):
+            return cell
+        seen = model.join(*(c.seen for c in here), [c.stamp.dot for c in here])
+        return model.replace(cell, seen=tuple(dot for dot in seen if dot[0] != one.author or dot[1] < cell.stamp.seq))
+
+    @property
+    def removals(self) -> list[Removal]:
+        return [removal for change in self.changes for removal in change.removals]
+
+    def portions(self, chance: random.Random, count: int) -> list[Record]:
+        """What was written, dealt out at random, some of it to several; and what replicas held at the end."""
+        records = [change.piece for change in self.changes] + [replica.record for replica in self.replicas]
+        dealt = [chance.sample(records, chance.randint(0, len(records))) for _ in range(count)]
+        return [model.merge(*some) for some in dealt]
+
+
+def number_or_value(kind: int, choice: int) -> bytes:
+    return model.encode(choice * 3) if kind & model.PER_AUTHOR else VALUES[choice % len(VALUES)]
+
+
+numbers = st.integers(0, 7)
+histories = st.lists(st.tuples(numbers, st.integers(0, 99), numbers, numbers), min_size=10, max_size=40).map(History)

@@ -1,0 +1,570 @@
+"""The engine's data model in slow, obvious Python: the oracle that the kernels and the simulator are held against.
+
+It shares no code with the engine (the class of unknown values apart). Values are kept as canonical bytes, because in
+Python 5 == 5.0; authors and fields by name, and only `Numbers` knows the ids that one file gives them.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from itertools import groupby
+from typing import Any, NamedTuple
+
+from fieldsync._native.codec import Unknown
+
+SIDE_BY_SIDE, HAS_SUB, PER_AUTHOR = 1, 2, 4
+EXISTENCE, REGISTER, COUNTER, SET, BOUNDED, TEXT = 0x00, 0x08, 0x14, 0x1B, 0x22, 0x29
+TIME_MAX = 2**63 - 1
+SEQ_MAX = 2**63 - 2
+DEPTH_MAX = 32
+
+# Values ---------------------------------------------------------------------------------------------------------------
+
+
+def varint(n: int) -> bytes:
+    """LEB128."""
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+def signed(n: int) -> bytes:
+    """A varint of 0, -1, 1, -2, ... numbered 0, 1, 2, 3, ..."""
+    return varint(2 * n if n >= 0 else -2 * n - 1)
+
+
+def sized(data: bytes) -> bytes:
+    return varint(len(data)) + data
+
+
+def encode(value: Any, depth: int = 0) -> bytes:
+    """The canonical bytes of a value; TypeError for what has none."""
+    match value:
+        case None | False | True:
+            return bytes([{None: 0, False: 1, True: 2}[value]])
+        case int():
+            if not -(2**63) <= value < 2**63:
+                raise TypeError("beyond 64 bits")
+            return bytes([48 + value]) if -16 <= value <= 47 else b"\x03" + signed(value)
+        case float():
+            return b"\x04" + struct.pack(">d", math.nan if math.isnan(value) else value + 0.0)
+        case Decimal():
+            sign, digits, exponent = value.as_tuple()
+            whole = int("".join(map(str, digits)))
+            raw = whole.to_bytes((whole.bit_length() + 7) // 8, "big")
+            if len(raw) > 512 or abs(int(exponent)) > 100_000:
+                raise TypeError("not a Decimal of up to 512 bytes")
+            return b"\x05" + signed(int(exponent)) + bytes([sign]) + sized(raw)
+        case str():
+            raw = value.encode()
+            return bytes([96 + len(raw)]) + raw if len(raw) < 64 else b"\x06" + sized(raw)
+        case bytes():
+            return b"\x07" + sized(value)
+        case datetime():
+            microseconds = (value - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+            return b"\x09" + signed(microseconds)
+        case date():
+            return b"\x08" + signed((value - date(1970, 1, 1)).days)
+        case list() | tuple() | dict() if depth >= DEPTH_MAX:
+            raise TypeError("nested too deep")
+        case list() | tuple():
+            return b"\x0a" + varint(len(value)) + b"".join(encode(item, depth + 1) for item in value)
+        case dict():
+            items = sorted((key.encode(), item) for key, item in value.items())
+            return b"\x0b" + varint(len(items)) + b"".join(sized(key) + encode(item, depth + 1) for key, item in items)
+        case Unknown():
+            return bytes([value.tag]) + sized(value.data)
+    raise TypeError(type(value).__name__)
+
+
+class Source:
+    """Bytes to be read from the front, carelessly: whoever reads them encodes again and compares."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        self.at += size
+        if self.at > len(self.data):
+            raise ValueError("truncated")
+        return self.data[self.at - size : self.at]
+
+    def varint(self) -> int:
+        out = shift = 0
+        while True:
+            (byte,) = self.take(1)
+            out |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return out
+
+    def signed(self) -> int:
+        n = self.varint()
+        return -(n + 1) // 2 if n & 1 else n // 2
+
+    def sized(self) -> bytes:
+        return self.take(self.varint())
+
+    def value(self, depth: int = 0) -> Any:
+        (tag,) = self.take(1)
+        if depth > DEPTH_MAX:
+            raise ValueError("nested too deep")
+        if 32 <= tag < 96:
+            return tag - 48
+        if 96 <= tag < 160:
+            return self.take(tag - 96).decode()
+        match tag:
+            case 0 | 1 | 2:
+                return (None, False, True)[tag]
+            case 3:
+                return self.signed()
+            case 4:
+                return struct.unpack(">d", self.take(8))[0]
+            case 5:
+                exponent, sign = self.signed(), self.take(1)[0]
+                digits = str(int.from_bytes(self.sized(), "big"))
+                return Decimal((sign, tuple(map(int, digits)), exponent))
+            case 6:
+                return self.sized().decode()
+            case 7:
+                return self.sized()
+            case 8:
+                return date(1970, 1, 1) + timedelta(days=self.signed())
+            case 9:
+                return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.signed())
+            case 10:
+                return [self.value(depth + 1) for _ in range(self.varint())]
+            case 11:
+                return {self.sized().decode(): self.value(depth + 1) for _ in range(self.varint())}
+        return Unknown(tag, self.sized())
+
+
+def decode(data: bytes) -> Any:
+    """The value of canonical bytes; ValueError for any others."""
+    source = Source(data)
+    try:
+        value = source.value()
+        canonical = encode(value)
+    except (OverflowError, ArithmeticError, TypeError) as error:
+        raise ValueError(str(error)) from None
+    if canonical != data:
+        raise ValueError("not canonical")
+    return value
+
+
+# Records --------------------------------------------------------------------------------------------------------------
+
+Dot = tuple[bytes, int]  # author, seq
+Vector = tuple[Dot, ...]  # sorted, one entry an author
+
+
+class Stamp(NamedTuple):
+    """Tuples compare as stamps do: by time, then author, then seq."""
+
+    time: int
+    author: bytes
+    seq: int
+
+    @property
+    def dot(self) -> Dot:
+        return self.author, self.seq
+
+
+class Name(NamedTuple):
+    """Of an incarnation: the n-th of its creating change."""
+
+    author: bytes
+    seq: int
+    n: int
+
+    @property
+    def dot(self) -> Dot:
+        return self.author, self.seq
+
+
+class Address(NamedTuple):
+    field: str
+    kind: int
+    sub: bytes = b""
+
+
+@dataclass(frozen=True)
+class Cell:
+    address: Address
+    stamp: Stamp
+    value: bytes
+    seen: Vector = ()
+
+
+@dataclass(frozen=True)
+class Incarnation:
+    time: int | None  # of the existence cell, None where there is none
+    cells: frozenset[Cell]
+
+
+Record = dict[Name, Incarnation]
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Of a whole incarnation, or of some cells: for each address (what is covered, what is named)."""
+
+    name: Name
+    kills: bool
+    seen: dict[Address, tuple[Vector, frozenset[Dot]]]
+
+
+def join(*vectors: Vector | list[Dot]) -> Vector:
+    out: dict[bytes, int] = {}
+    for author, seq in sorted(dot for vector in vectors for dot in vector):
+        out[author] = seq
+    return tuple(out.items())
+
+
+def covers(vector: Vector, dot: Dot) -> bool:
+    return any(author == dot[0] and seq >= dot[1] for author, seq in vector)
+
+
+def sees(name: Name, cell: Cell, other: Cell) -> bool:
+    """The one merge rule: whether a cell replaces another of its incarnation."""
+    kind, dot = cell.address.kind, other.stamp.dot
+    if cell.address != other.address or (kind & PER_AUTHOR and cell.stamp.author != other.stamp.author):
+        return False
+    if cell.stamp.dot == dot:
+        return False
+    if kind & SIDE_BY_SIDE:
+        return covers(cell.seen, dot)
+    if cell.stamp.author == other.stamp.author:
+        return cell.stamp.seq > other.stamp.seq
+    return dot == name.dot or covers(cell.seen, dot)
+
+
+def settle(name: Name, cells: frozenset[Cell]) -> frozenset[Cell]:
+    """What lives of some cells. One dot with two contents (nobody honest makes that) counts with the heavier."""
+    heaviest: dict[tuple[Address, Dot], Cell] = {}
+    for cell in sorted(cells, key=lambda c: (c.stamp.time, c.value, len(c.seen), c.seen)):
+        heaviest[cell.address, cell.stamp.dot] = cell
+    return frozenset(c for c in heaviest.values() if not any(sees(name, other, c) for other in heaviest.values()))
+
+
+def merge(*records: Record) -> Record:
+    out: Record = {}
+    for record in records:
+        for name, inc in record.items():
+            old = out.get(name, Incarnation(None, frozenset()))
+            times = [time for time in (old.time, inc.time) if time is not None]
+            out[name] = Incarnation(max(times, default=None), settle(name, old.cells | inc.cells))
+    return out
+
+
+def removal_of(name: Name, inc: Incarnation) -> Removal:
+    """The removal of all that lives in an incarnation. Killing it removes all of its creation, so that is not named."""
+    kills = inc.time is not None
+    seen: dict[Address, tuple[Vector, frozenset[Dot]]] = {}
+    for address in {cell.address for cell in inc.cells}:
+        cells = [cell for cell in inc.cells if cell.address == address]
+        dots = {cell.stamp.dot for cell in cells} - ({name.dot} if kills else set())
+        implied = set() if kills or address.kind & PER_AUTHOR else {name.dot}
+        vectors = [cell.seen for cell in cells]
+        if address.kind & SIDE_BY_SIDE:
+            entry = join(*vectors), frozenset(dots)
+        else:
+            entry = join(*vectors, list(dots | implied)), frozenset()
+        if any(entry):
+            seen[address] = entry
+    return Removal(name, kills, seen)
+
+
+def removals_of(record: Record) -> list[Removal]:
+    return [removal_of(name, inc) for name, inc in record.items()]
+
+
+def remove(record: Record, removals: list[Removal]) -> Record:
+    """What is left of a record; the same whether a removal comes before or after what it removes."""
+    out = dict(record)
+    for removal in removals:
+        if removal.name in out:
+            inc = out[removal.name]
+            cells = frozenset(cell for cell in inc.cells if not removes(removal, cell))
+            out[removal.name] = Incarnation(None if removal.kills else inc.time, cells)
+    return {name: inc for name, inc in out.items() if inc.cells or inc.time is not None}
+
+
+def removes(removal: Removal, cell: Cell) -> bool:
+    vector, exact = removal.seen.get(cell.address, ((), frozenset()))
+    dot = cell.stamp.dot
+    return (removal.kills and dot == removal.name.dot) or covers(vector, dot) or dot in exact
+
+
+def living(record: Record) -> Record:
+    """The incarnations that have their existence cell; the others hold the edits that a delete had not seen."""
+    return {name: inc for name, inc in record.items() if inc.time is not None}
+
+
+def cells_at(record: Record, field: str, kind: int) -> list[tuple[Name, Cell]]:
+    return [(name, c) for name, inc in record.items() for c in inc.cells if c.address[:2] == (field, kind)]
+
+
+def events(before: Record, after: Record) -> dict[Dot, int]:
+    """For each change, by how much its number of live cells rose or fell."""
+    counts = Counter(live_dots(after))
+    counts.subtract(Counter(live_dots(before)))
+    return {dot: by for dot, by in counts.items() if by}
+
+
+def live_dots(record: Record) -> list[Dot]:
+    """The dot of each live cell, existence among them."""
+    return [name.dot for name in living(record)] + [c.stamp.dot for inc in record.values() for c in inc.cells]
+
+
+# Writing and reading --------------------------------------------------------------------------------------------------
+
+
+def overwrite(record: Record, name: Name, address: Address, stamp: Stamp, value: bytes) -> Cell:
+    """A new cell: its time is above that field's cells in all incarnations, its seen inherits and leaves out the implied."""
+    time = stamp.time
+    for _, cell in cells_at(record, address.field, address.kind):
+        time = max(time, min(cell.stamp.time + 1, TIME_MAX))
+    seen: Vector = ()
+    if not address.kind & (PER_AUTHOR | SIDE_BY_SIDE):
+        here = [cell for cell in record[name].cells if cell.address == address]
+        every = join(*(cell.seen for cell in here), [cell.stamp.dot for cell in here])
+        seen = tuple(dot for dot in every if dot[0] != stamp.author and dot != name.dot)
+    return Cell(address, replace_time(stamp, time), value, seen)
+
+
+def replace_time(stamp: Stamp, time: int) -> Stamp:
+    return Stamp(time, stamp.author, stamp.seq)
+
+
+def write(record: Record, stamp: Stamp, registers: list[tuple[str, int, Any]], increments: list[tuple[str, int, Any]]) -> Record:
+    """A local write over a live record: registers to every incarnation, increments to the topmost."""
+    out: dict[Name, set[Cell]] = {}
+    for field, kind, value in registers:
+        for name in record:
+            cell = overwrite(record, name, Address(field, kind), stamp, encode(value))
+            out.setdefault(name, set()).add(cell)
+    top = max(record, key=lambda name: Stamp(record[name].time or 0, *name.dot))
+    for field, kind, amount in increments:
+        address = Address(field, kind)
+        own = [c for c in record[top].cells if c.address == address and c.stamp.author == stamp.author]
+        total = sum((decode(cell.value) for cell in own), 0) + amount
+        out.setdefault(top, set()).add(overwrite(record, top, address, stamp, encode(total)))
+    return {name: Incarnation(None, frozenset(cells)) for name, cells in out.items()}
+
+
+def read(record: Record, field: str, kind: int, default: Any) -> Any:
+    """A register's topmost value, a counter's sum."""
+    cells = cells_at(record, field, kind)
+    if not cells:
+        return default
+    if kind & PER_AUTHOR:
+        return add_up([decode(cell.value) for _, cell in cells])
+    return decode(max((cell for _, cell in cells), key=lambda cell: cell.stamp).value)
+
+
+def read_all(record: Record) -> dict[str, Any]:
+    """Registers and counters by name; where a name has several kinds, the lowest."""
+    pairs = {c.address[:2] for inc in record.values() for c in inc.cells if not c.address.kind & (SIDE_BY_SIDE | HAS_SUB)}
+    return {field: read(record, field, kind, None) for field, kind in sorted(pairs, reverse=True)}
+
+
+def add_up(totals: list[Any]) -> Any:
+    """The exact sum of all that is a finite number; a float is rounded once, at the end."""
+    numbers = [n for n in totals if type(n) in (int, Decimal) or (type(n) is float and math.isfinite(n))]
+    total = sum(map(Fraction, numbers), Fraction(0))
+    if all(type(n) is int for n in numbers):
+        return int(total)
+    if not any(type(n) is Decimal for n in numbers):
+        try:
+            return float(total)
+        except OverflowError:
+            return math.inf if total > 0 else -math.inf
+    exponent = min(0, *(int(Decimal(n).as_tuple().exponent) for n in numbers))
+    whole = Decimal(int(total * 10**-exponent)).as_tuple()
+    return Decimal((whole.sign, whole.digits, exponent))
+
+
+# The packed form ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The ids that one file gives to authors and fields: their places in these lists."""
+
+    authors: list[bytes]
+    fields: list[tuple[str, int]]
+
+    @classmethod
+    def of(cls, authors: list[bytes], fields: list[tuple[str, int]]) -> Numbers:
+        """Ids from 1 on; 0 is reserved."""
+        return cls([bytes(8), *authors], [("", EXISTENCE), *fields])
+
+    @property
+    def author_bytes(self) -> bytes:
+        return b"".join(self.authors)
+
+    @property
+    def field_bytes(self) -> bytes:
+        names = [name.encode() for name, _ in self.fields]
+        starts = [8 * len(names) + sum(map(len, names[:i])) for i in range(len(names))]
+        rows = zip(starts, names, self.fields, strict=True)
+        return b"".join(struct.pack("<IHBB", at, len(name), kind, 0) for at, name, (_, kind) in rows) + b"".join(names)
+
+    def dot(self, dot: Dot) -> tuple[int, int]:
+        return self.authors.index(dot[0]), dot[1]
+
+    def dots(self, dots: Vector | frozenset[Dot]) -> bytes:
+        pairs = sorted(self.dot(dot) for dot in dots)
+        return varint(len(pairs)) + b"".join(varint(author) + varint(seq) for author, seq in pairs)
+
+    def address(self, address: Address) -> tuple[int, bytes]:
+        return self.fields.index(address[:2]), address.sub
+
+    def pack_cell(self, cell: Cell, index: int) -> bytes:
+        field, sub = self.address(cell.address)
+        head = min(index, 31) | (32 if cell.seen else 0)
+        out = varint(field) + bytes([head]) + (varint(index - 31) if index >= 31 else b"")
+        out += sized(sub) if cell.address.kind & HAS_SUB else b""
+        return out + (self.dots(cell.seen) if cell.seen else b"") + cell.value
+
+    def pack_incarnation(self, name: Name, inc: Incarnation) -> bytes:
+        stamps = sorted({(*self.dot(c.stamp.dot), c.stamp.time) for c in inc.cells})
+        out = bytes([inc.time is not None]) + b"".join(map(varint, (*self.dot(name.dot), name.n)))
+        last = 0
+        if inc.time is not None:
+            birth = (*self.dot(name.dot), inc.time)
+            stamps = [birth, *(stamp for stamp in stamps if stamp != birth)]
+            out += inc.time.to_bytes(8, "big")
+            last = inc.time
+        written = stamps[inc.time is not None :]
+        out += varint(len(written))
+        for author, seq, time in written:
+            out += varint(author) + varint(seq) + signed(time - last)
+            last = time
+        cells = sorted(inc.cells, key=lambda c: (self.address(c.address), self.dot(c.stamp.dot)))
+        index = {stamp: i for i, stamp in enumerate(stamps)}
+        return sized(out + b"".join(self.pack_cell(c, index[(*self.dot(c.stamp.dot), c.stamp.time)]) for c in cells))
+
+    def number(self, name: Name) -> tuple[int, int, int]:
+        return (*self.dot(name.dot), name.n)
+
+    def pack(self, record: Record) -> bytes:
+        return b"".join(self.pack_incarnation(name, record[name]) for name in sorted(record, key=self.number))
+
+    def pack_removal(self, removal: Removal) -> bytes:
+        out = bytes([removal.kills]) + varint(len(removal.seen))
+        for address in sorted(removal.seen, key=self.address):
+            field, sub = self.address(address)
+            out += varint(field) + (sized(sub) if address.kind & HAS_SUB else b"")
+            out += b"".join(map(self.dots, removal.seen[address]))
+        return out
+
+    def removal(self, removal: Removal) -> tuple[int, int, int, bytes]:
+        """A removal as the kernels take it."""
+        return (*self.number(removal.name), self.pack_removal(removal))
+
+
+# Digests --------------------------------------------------------------------------------------------------------------
+
+
+def siphash(key: bytes, data: bytes) -> int:
+    """SipHash-2-4 with 128 bits of result, as a little-endian number."""
+    mask = 2**64 - 1
+    k0, k1 = struct.unpack("<QQ", key)
+    v = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D ^ 0xEE, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+
+    def half(a: int, b: int, left: int, turn: int) -> None:
+        v[a] = (v[a] + v[b]) & mask
+        v[b] = ((v[b] << left) | (v[b] >> (64 - left))) & mask ^ v[a]
+        if turn:
+            v[a] = ((v[a] << 32) | (v[a] >> 32)) & mask
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            half(0, 1, 13, 1)
+            half(2, 3, 16, 0)
+            half(0, 3, 21, 0)
+            half(2, 1, 17, 1)
+
+    padded = data + bytes(7 - len(data) % 8) + bytes([len(data) & 255])
+    for (word,) in struct.iter_unpack("<Q", padded):
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 0xEE
+    rounds(4)
+    low = v[0] ^ v[1] ^ v[2] ^ v[3]
+    v[1] ^= 0xDD
+    rounds(4)
+    return low | (v[0] ^ v[1] ^ v[2] ^ v[3]) << 64
+
+
+def canonical_cells(record: Record, record_name: bytes) -> list[bytes]:
+    """The bytes of each live cell that a digest takes in; `record_name` is the encoded [collection, key]."""
+
+    def start(name: Name, stamp: Stamp, kind: int) -> bytes:
+        numbers = struct.pack(">8sQQ8sQQ", *name, stamp.author, stamp.seq, stamp.time)
+        return numbers + bytes([kind])
+
+    out = []
+    for name, inc in record.items():
+        if inc.time is not None:
+            out.append(start(name, Stamp(inc.time, *name.dot), EXISTENCE) + record_name)
+        for cell in inc.cells:
+            field, kind, sub = cell.address
+            seen = varint(len(cell.seen)) + b"".join(struct.pack(">8sQ", *dot) for dot in cell.seen)
+            out.append(start(name, cell.stamp, kind) + sized(field.encode()) + sized(sub) + seen + cell.value)
+    return out
+
+
+def digest(record: Record, record_name: bytes, key: bytes) -> int:
+    return sum(siphash(key, data) for data in canonical_cells(record, record_name)) % 2**128
+
+
+# Contexts -------------------------------------------------------------------------------------------------------------
+
+
+def intervals(dots: set[Dot]) -> list[tuple[bytes, int, int]]:
+    """(author, low, high) of each run of numbers, ascending."""
+    out = []
+    for _, run in groupby(enumerate(sorted(dots)), key=lambda pair: (pair[1][0], pair[1][1] - pair[0])):
+        some = [dot for _, dot in run]
+        out.append((some[0][0], some[0][1], some[-1][1]))
+    return out
+
+
+def pack_context(runs: list[tuple[bytes, int, int]]) -> bytes:
+    """The canonical bytes of ascending runs."""
+    out = b""
+    for author, group in groupby(runs, key=lambda run: run[0]):
+        some = list(group)
+        out += author + varint(len(some))
+        last = 0
+        for _, low, high in some:
+            out += varint(low - last - 1) + varint(high - low)
+            last = high
+    return out
+
+
+def context(dots: set[Dot]) -> bytes:
+    return pack_context(intervals(dots))
+
+
+def only(record: Record, dot: Dot) -> Record:
+    """What of a record one change wrote."""
+    out = {}
+    for name, inc in record.items():
+        time = inc.time if name.dot == dot else None
+        cells = frozenset(cell for cell in inc.cells if cell.stamp.dot == dot)
+        if cells or time is not None:
+            out[name] = replace(inc, time=time, cells=cells)
+    return out
