@@ -80,17 +80,17 @@ class History:
     def step(self, one: Replica, what: int, a: int, b: int) -> None:
         live = model.living(one.record)
         if what < 46 and live:
-            self.write(one, live, [(a, b), (a + b, b + 1)][: 1 + b % 2])
+            self.write(one, live, {WRITTEN[a]: b, WRITTEN[a + b]: b + 1} if b % 2 else {WRITTEN[a]: b})
         elif what < 51 and live:
             self.commit(one, {}, [model.removal_of(name, inc) for name, inc in live.items()])
         elif what < 55 and len(live) < len(one.record):
             dead = [(name, inc) for name, inc in one.record.items() if name not in live]
             self.commit(one, {}, [model.removal_of(name, inc) for name, inc in dead])
-        elif what < 58:
-            one.clock = 1 << 62 if b == 6 else one.clock + a * 1_000 - 3_000
-        elif what < 64 or not self.changes:
+        elif 55 <= what < 58:
+            one.clock = 1 << 62 if b == 6 else max(1, one.clock + a * 1_000 - 3_000)
+        elif 58 <= what < 61 or not self.changes:
             self.create(one, a, b)
-        elif what < 90:
+        elif what < 92:
             other = self.replicas[b % len(self.replicas)]
             one.hear(other.record, other.removals, other.context)
         else:
@@ -104,12 +104,8 @@ class History:
         one.hear(piece, removals, {dot})
         one.clock += 1
 
-    def next_stamp(self, one: Replica) -> Stamp:
-        one.clock = max(one.clock, 1)
-        return Stamp(one.clock, one.author, one.seq + 1)
-
     def create(self, one: Replica, a: int, b: int) -> None:
-        stamp = self.next_stamp(one)
+        stamp = Stamp(one.clock, one.author, one.seq + 1)
         chosen = [pair for i, pair in enumerate(FIELDS) if (a * 37 + b * 11) >> i & 1]
         cells = [
             Cell(Address(*pair, SUBS[a % 3] if pair[1] & model.HAS_SUB else b""), stamp, number_or_value(pair[1], b))
@@ -118,12 +114,11 @@ class History:
         names = [Name(*stamp.dot, n) for n in range(1 + (b == 7))]
         self.commit(one, {name: Incarnation(stamp.time, frozenset(cells)) for name in names}, [])
 
-    def write(self, one: Replica, live: Record, targets: list[tuple[int, int]]) -> None:
-        stamp = self.next_stamp(one)
+    def write(self, one: Replica, live: Record, targets: dict[tuple[str, int], int]) -> None:
+        stamp = Stamp(one.clock, one.author, one.seq + 1)
         piece: dict[Name, set[Cell]] = {}
         top = max(live, key=lambda name: Stamp(live[name].time or 0, *name.dot))
-        for number, choice in targets:
-            pair = WRITTEN[number]
+        for pair, choice in targets.items():
             address = Address(*pair, SUBS[choice % 3] if pair[1] & model.HAS_SUB else b"")
             plain = not address.kind & (model.SIDE_BY_SIDE | model.PER_AUTHOR)
             for name in live if plain else [top]:
@@ -158,3 +153,13 @@ def number_or_value(kind: int, choice: int) -> bytes:
 
 numbers = st.integers(0, 7)
 histories = st.lists(st.tuples(numbers, st.integers(0, 99), numbers, numbers), min_size=10, max_size=40).map(History)
+
+# A history by hand, in which there is some of everything: writes at once, and over each other having seen them, times
+# that overtake a wrong clock, elements, texts with a compaction, counters, later kinds, several incarnations, one killed
+# while it was written to, a dismissal.
+EVERYTHING = [
+    *((0, 58, 7, 7), (1, 70, 0, 0), (2, 70, 0, 0), (1, 0, 0, 2), (2, 0, 2, 5), (0, 70, 0, 1), (0, 70, 0, 2)),
+    *((0, 0, 0, 4), (3, 70, 0, 0), (3, 0, 6, 1), (1, 70, 0, 3), (1, 0, 6, 5), (1, 0, 5, 3), (2, 55, 0, 6), (2, 0, 3, 3)),
+    *((0, 70, 0, 2), (0, 0, 3, 2), (0, 0, 7, 3), (3, 70, 0, 0), (3, 0, 7, 7), (2, 58, 3, 5), (2, 0, 4, 6), (0, 46, 0, 0)),
+    *((3, 70, 0, 0), (3, 51, 0, 0), (1, 70, 0, 2), (1, 0, 0, 7), (1, 0, 4, 6), (2, 70, 0, 1), (2, 0, 5, 5)),
+]

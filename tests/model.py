@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 from fieldsync._native.codec import Unknown
@@ -557,6 +557,21 @@ def pack_context(runs: list[tuple[bytes, int, int]]) -> bytes:
 
 def context(dots: set[Dot]) -> bytes:
     return pack_context(intervals(dots))
+
+
+def unpack_context(data: bytes) -> list[tuple[bytes, int, int]]:
+    """The runs of canonical bytes; ValueError for any others."""
+    source, out = Source(data), []
+    while source.at < len(data):
+        author, last = source.take(8), 0
+        for _ in range(source.varint()):
+            low = last + source.varint() + 1
+            last = low + source.varint()
+            out.append((author, low, last))
+    apart = all(a[0] < b[0] or a[2] + 1 < b[1] for a, b in pairwise(out))
+    if pack_context(out) != data or not apart or any(high > SEQ_MAX for _, _, high in out):
+        raise ValueError("not canonical")
+    return out
 
 
 def only(record: Record, dot: Dot) -> Record:

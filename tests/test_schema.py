@@ -99,6 +99,7 @@ def test_a_class_declares_its_fields_in_order():
         ("hours", "counter", float, False, False),
         ("visits", "counter", float, False, False),
     ]
+    assert repr(ORDERS).startswith("Collection('orders', fields=['customer', 'status',")
     assert ORDERS.absent == (None, "open", None, 0.5, None, None, None, 0, 0)
 
 
@@ -148,6 +149,7 @@ def test_a_class_inherits_fields_and_can_declare_them_anew():
         ({"size": (list, [])}, "use default_factory"),
         ({"size": (int, fs.Options(default=1, default_factory=int))}, "not both"),
         ({"size": (int,), "Size": (int,)}, "upper and lower case"),
+        ({"Key": (int,)}, "upper and lower case"),
     ],
 )
 def test_a_declaration_that_cannot_be_is_refused(body, message):
@@ -430,6 +432,13 @@ def test_fields_of_foreign_names_hide_nothing():
     note = NOTES.snapshot("n1", "job/7", {"key": "fake", "scope": "fake", "as_dict": 1})
     assert (note.key, note["key"], note.scope) == ("n1", "n1", "job/7")
     assert note.as_dict() == {"key": "n1", "scope": "job/7", "as_dict": 1}
+    sly = NOTES.snapshot("n1", "job/7", {"_draft": "mine", "_secret": 1})
+    assert sly["_secret"] == 1
+    for name in ("_draft", "_secret"):
+        with pytest.raises(AttributeError):
+            getattr(sly, name)
+    with pytest.raises(AttributeError, match="frozen"):
+        sly.text = "x"
 
 
 @pytest.mark.parametrize("name", ["status", "key", "scope", "staus", "_values"])
@@ -518,6 +527,8 @@ def test_a_draft_refuses_names_and_values_that_cannot_be():
     for name in ("key", "scope", "_values"):
         with pytest.raises(AttributeError, match="has no field"):
             setattr(order, name, "x")
+    with pytest.raises(SchemaError, match="did you mean 'status'"):
+        fs.Draft(ORDERS, "o-1", "job/7", VALUES).assign("staus", "done")
     assert order == ORDERS.snapshot("o-1", "job/7", VALUES)
 
 
@@ -611,6 +622,13 @@ def test_a_counter_counts_in_finite_numbers(value):
     assert order.hours == 2
 
 
+def test_decimals_count_exactly():
+    digits = Decimal("12345678901234567890123456789012345678901234567890.01")
+    draft = fs.Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], 1))
+    draft.record.visits = digits
+    assert draft.increments() == {"visits": Decimal("12345678901234567890123456789012345678901234567889.01")}
+
+
 def test_a_difference_beyond_64_bits_is_refused():
     order = fs.Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], -5)).record
     with pytest.raises(TypeError, match=r"^orders\.visits wants an int of 64 bits"):
@@ -670,8 +688,10 @@ class Bad(fs.Record):
 
 def mypy(path: Path, text: str) -> str:
     path.write_text(text)
-    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={path.parent}", path.name]
-    environment = os.environ | {"MYPYPATH": str(Path(fs.__file__).parent.parent)}
+    options = ["--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={path.parent}"]
+    root = Path(fs.__file__).parent.parent
+    environment = os.environ | ({} if root.name == "site-packages" else {"MYPYPATH": str(root)})
+    command = [sys.executable, "-m", "mypy", *options, path.name]
     return subprocess.run(command, cwd=path.parent, env=environment, capture_output=True, text=True, check=False).stdout
 
 

@@ -40,6 +40,7 @@ class Arrival:
     parts: int
     removals: list[Removal]
     may_be_known: bool = False  # the index may hold a part of it already
+    live: int = 0  # for land_new: how many cells came
 
 
 class Touched(NamedTuple):
@@ -50,6 +51,16 @@ class Touched(NamedTuple):
     key: str
     before: bool
     after: bool
+
+
+@dataclass(slots=True)
+class NewRecords:
+    """Records of one collection that one change creates, where nothing of them is held yet: (n, key, packed) each."""
+
+    arrival: Arrival
+    collection: int
+    collection_name: str
+    records: list[tuple[int, str, bytes]]
 
 
 @dataclass(slots=True)
@@ -91,6 +102,33 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
     }
     _write_index(writer, scope, batch, arrivals, names)
     return scope.with_(digest=record.add_digests(scope.digest, difference)), batch.touched
+
+
+def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scope, list[Touched]]:
+    """As land, for records of which nothing is held: there is nothing to merge with, so they go straight in."""
+    places: dict[Dot, tuple[Arrival, list[Entry]]] = {}
+    touched = []
+    next_rows: dict[int, int] = {}
+    for new in news:
+        first = next_rows.get(new.collection) or writer.next_row(new.collection)
+        next_rows[new.collection] = first + len(new.records)
+        rows = [Row(first + i, scope.id, key, packed) for i, (_, key, packed) in enumerate(new.records)]
+        writer.insert_rows(new.collection, rows)
+        pieces = [packed for _, _, packed in new.records]
+        names = [record.canonical_name(new.collection_name, key) for _, key, _ in new.records]
+        difference = record.digest_of_new(writer.dictionary, record.digest_key(scope.name), pieces, names)
+        scope = scope.with_(digest=record.add_digests(scope.digest, difference))
+        _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
+        entries.extend(Entry(new.collection, n, first + i, 1) for i, (n, _, _) in enumerate(new.records))
+        touched.extend(Touched(new.collection, scope.name, key, False, True) for _, key, _ in new.records)
+    writer.put_changes(
+        scope.id,
+        [
+            ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, arrival.live, compress(entries))
+            for arrival, entries in places.values()
+        ],
+    )
+    return scope, touched
 
 
 def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome: Outcome) -> None:
@@ -170,14 +208,14 @@ def _write_index(
         places = batch.places.pop(arrival.dot, set())
         if arrival.flags & REMOVING:
             writer.put_removals(scope.id, arrival.dot, arrival.removals, names)
-            entries = compress([Entry(author, seq, n, 1) for author, seq, n, _ in arrival.removals], _follows_incarnation)
+            entries = compress_removals(arrival.removals)
             rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, len(entries), entries))
             continue
         if known:
             gained += known.live
             places |= set(expand(known.entries))
         if gained > 0:
-            entries = compress(places, _follows_row)
+            entries = compress(places)
             rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, gained, entries))
     losses = [(dot, -by) for dot, by in batch.live.items() if by < 0 and dot not in batch.places]
     rows.extend(_moved(writer, scope, batch))
@@ -193,32 +231,36 @@ def _moved(writer: Writer, scope: Scope, batch: _Batch) -> list[ChangeRow]:
     for dot, places in batch.places.items():
         known = writer.change(scope.id, dot)
         if known:
-            entries = compress(places | set(expand(known.entries)), _follows_row)
+            entries = compress(places | set(expand(known.entries)))
             rows.append(known._replace(entries=entries, live=max(1, known.live + batch.live.get(dot, 0))))
     return rows
 
 
-def compress(entries: Iterable[Entry], follows: object = None) -> list[Entry]:
+def compress(entries: Iterable[Entry]) -> list[Entry]:
     """Entries of single rows as runs, sorted."""
     runs: list[Entry] = []
-    follow = follows or _follows_row
+    collection = n = row = count = 0
     for entry in sorted(entries):
-        if runs and follow(runs[-1], entry):  # type: ignore[operator]
+        follows = entry.collection == collection and entry.row == row + count
+        if count and follows and entry.n == (n + count if n >= 0 else -1):
+            count += 1
+            continue
+        if count:
+            runs.append(Entry(collection, n, row, count))
+        collection, n, row, _ = entry
+        count = 1
+    return [*runs, Entry(collection, n, row, count)] if count else runs
+
+
+def compress_removals(removals: Iterable[Removal]) -> list[Entry]:
+    """What the entries of a change of removals say: runs of the incarnations that it names."""
+    runs: list[Entry] = []
+    for author, seq, n in sorted(removal[:3] for removal in removals):
+        if runs and runs[-1][:2] == (author, seq) and n == runs[-1].row + runs[-1].count:
             runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
         else:
-            runs.append(entry)
+            runs.append(Entry(author, seq, n, 1))
     return runs
-
-
-def _follows_row(run: Entry, entry: Entry) -> bool:
-    if run.collection != entry.collection or entry.row != run.row + run.count:
-        return False
-    return entry.n == (run.n + run.count if run.n >= 0 else -1)
-
-
-def _follows_incarnation(run: Entry, entry: Entry) -> bool:
-    # for removals an entry is (author, seq, first n, count)
-    return run[:2] == entry[:2] and entry.row == run.row + run.count
 
 
 def expand(entries: Iterable[Entry]) -> list[Entry]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fieldsync import record
 from fieldsync.errors import DataError, LimitExceeded, MissingDependency
 from fieldsync.limits import (
-    CHANGE_BYTES_MAX,
     CHANGE_RECORDS_MAX,
     LOAD_BUFFER_ROWS_MAX,
     LOAD_COMMIT_ROWS,
     REJECTED_ROWS_KEPT,
 )
 from fieldsync.tables import fill_template
-from fieldsync.transaction import KINDS, check_names
+from fieldsync.transaction import KINDS, LocalChange, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from fieldsync.schema import Collection
     from fieldsync.store import Row
 
+    Fields = tuple[tuple[str, int], ...]  # (name, kind)
+    Waiting = tuple[int, str, Fields, tuple[Any, ...]]  # row number, key, fields, values
     Namer = str | Callable[[Mapping[str, Any]], str]
+
+SHAPES_MAX = 1_000  # sets of field names whose checks are remembered
 
 
 @dataclass(slots=True)
@@ -99,10 +103,11 @@ class _Loader:
         self._key = key
         self._scope = scope
         self._tell = tell
+        self._shapes: dict[tuple[str, ...], Fields] = {}
         self._counters = {one.name for one in collection.fields if one.kind == "counter"}
         self._number = 0
-        self._waiting: dict[str, dict[str, tuple[int, dict[str, Any]]]] = {}
-        self._ready: list[tuple[str, dict[str, tuple[int, dict[str, Any]]]]] = []
+        self._waiting: dict[str, dict[str, Waiting]] = {}
+        self._ready: list[tuple[str, list[Waiting]]] = []
         self._waiting_rows = 0
         self._ready_rows = 0
 
@@ -112,13 +117,15 @@ class _Loader:
         try:
             key, scope = self._key(row), self._scope(row)
             check_names(scope, key)
-            values = self._collection.check_new(row)
+            # nothing declared: the kernel checks the values when it packs them
+            values = row if self._collection.record is None else self._collection.check_new(row)
+            fields = self._fields(tuple(values))
         except (DataError, TypeError, ValueError, KeyError) as error:
             self._reject(self._number, error)
             return
         batch = self._waiting.setdefault(scope, {})
         self._waiting_rows += key not in batch
-        batch[key] = (self._number, values)  # the last row of a key is the one that counts
+        batch[key] = (self._number, key, fields, tuple(values.values()))  # the last row of a key is the one that counts
         if len(batch) >= CHANGE_RECORDS_MAX:
             self._move(scope)
         if self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
@@ -134,6 +141,16 @@ class _Loader:
                 self._commit()
         self._commit()
 
+    def _fields(self, names: tuple[str, ...]) -> Fields:
+        fields = self._shapes.get(names)
+        if fields is None:
+            for name in names:
+                self._collection.field(name)
+            fields = tuple((name, KINDS["counter" if name in self._counters else "register"]) for name in names)
+            if len(self._shapes) < SHAPES_MAX:
+                self._shapes[names] = fields
+        return fields
+
     def _reject(self, number: int, error: Exception) -> None:
         self.report.rejected_count += 1
         if len(self.report.rejected) < REJECTED_ROWS_KEPT:
@@ -143,7 +160,7 @@ class _Loader:
         batch = self._waiting.pop(scope)
         self._waiting_rows -= len(batch)
         self._ready_rows += len(batch)
-        self._ready.append((scope, batch))
+        self._ready.append((scope, list(batch.values())))
 
     def _commit(self) -> None:
         if not self._ready:
@@ -151,70 +168,62 @@ class _Loader:
         with self._replica.writing() as writing:
             for scope, batch in self._ready:
                 self.report.scopes.add(scope)
-                for part in self._parts(batch):
-                    self._stage(writing, scope, part)
-                    writing.land(self._replica.wall_ms(), self._replica.mint)
+                self._write(writing, scope, batch)
         self._ready, self._ready_rows = [], 0
         self._tell(self._number)
 
-    def _parts(
-        self, batch: dict[str, tuple[int, dict[str, Any]]]
-    ) -> Iterator[dict[str, tuple[int, dict[str, Any]]]]:
-        """The batch in parts whose values surely fit a change; a row that fits none is rejected."""
-        part: dict[str, tuple[int, dict[str, Any]]] = {}
-        size = 0
-        for key, (number, values) in batch.items():
-            weight = 64 + len(key) + sum(map(_weight, values.values()))
-            if weight > CHANGE_BYTES_MAX:
-                self._reject(number, LimitExceeded(f"a row of more than {CHANGE_BYTES_MAX} bytes"))
-                continue
-            if size + weight > CHANGE_BYTES_MAX and part:
-                yield part
-                part, size = {}, 0
-            part[key] = (number, values)
-            size += weight
-        if part:
-            yield part
+    def _write(self, writing: WriteBatch, scope: str, batch: list[Waiting]) -> None:
+        """Create the rows whose keys are new in the scope, and update those that differ from what is there."""
+        writer = writing.writer
+        (number,) = writer.collection_ids([self._collection.name])
+        entered = writer.enter(scope)
+        known = {row.key: row for row in writer.by_key(number, entered.id, [key for _, key, _, _ in batch])}
+        self._split([one for one in batch if one[1] not in known], partial(self._create, writing, number, scope))
+        if known:
+            update = partial(self._update, writing, number, scope, known)
+            self._split([one for one in batch if one[1] in known], update)
 
-    def _stage(self, writing: WriteBatch, scope: str, part: dict[str, tuple[int, dict[str, Any]]]) -> None:
-        """Put rows into the write transaction: create, or update what differs."""
-        (number,) = writing.writer.collection_ids([self._collection.name])
-        change = writing.scope(scope)
-        known = {row.key: row for row in writing.writer.by_key(number, change.scope.id, list(part))}
-        for key, (_, values) in part.items():
-            row = known.get(key)
-            if row is None:
-                fields = {self._pair(name): value for name, value in values.items() if value is not None}
-            else:
-                fields = self._differences(writing, row, values)
-            if row is not None and not fields:
-                self.report.unchanged += 1
-                continue
-            pending = change.add(number, self._collection.name, key, row)
-            pending.creates = row is None
-            pending.fields = fields
-            self.report.loaded += 1
+    def _split(self, batch: list[Waiting], write: Callable[[list[Waiting]], None]) -> None:
+        """One change of these rows; in halves where they are too large together or one has a value that none may."""
+        if not batch:
+            return
+        try:
+            write(batch)
+        except (LimitExceeded, TypeError) as error:
+            if len(batch) == 1:
+                self._reject(batch[0][0], error)
+                return
+            self._split(batch[: len(batch) // 2], write)
+            self._split(batch[len(batch) // 2 :], write)
 
-    def _pair(self, name: str) -> tuple[str, int]:
-        return name, KINDS["counter" if name in self._counters else "register"]
+    def _create(self, writing: WriteBatch, number: int, scope: str, batch: list[Waiting]) -> None:
+        change = LocalChange(writing.writer, writing.writer.enter(scope))
+        rows = [(key, fields, values) for _, key, fields, values in batch]
+        touched = change.create(number, self._collection.name, rows, self._replica.wall_ms(), self._replica.mint)
+        writing.note(change, touched)
+        self.report.loaded += len(batch)
 
-    def _differences(self, writing: WriteBatch, row: Row, values: dict[str, Any]) -> dict[tuple[str, int], Any]:
+    def _update(
+        self, writing: WriteBatch, number: int, scope: str, known: dict[str, Row], batch: list[Waiting]
+    ) -> None:
+        change = LocalChange(writing.writer, writing.writer.enter(scope))
+        for _, key, fields, values in batch:
+            differing = self._differences(writing, known[key], fields, values)
+            if differing:
+                change.add(number, self._collection.name, key, known[key]).fields = differing
+        updated = len(change.pending)
+        writing.note(change, change.land(self._replica.wall_ms(), self._replica.mint))
+        self.report.loaded += updated
+        self.report.unchanged += len(batch) - updated
+
+    def _differences(self, writing: WriteBatch, row: Row, fields: Fields, values: tuple[Any, ...]) -> dict[Any, Any]:
         before = record.read_all(writing.writer.dictionary, row.packed)
-        fields = {}
-        for name, value in values.items():
-            old = before.get(name, 0 if name in self._counters else None)
-            if type(old) is type(value) and old == value:
-                continue
-            amount = value - old if name in self._counters else value
-            if name not in self._counters or amount:
-                fields[self._pair(name)] = amount
-        return fields
-
-
-def _weight(value: Any) -> int:
-    """An upper bound of a value's encoded bytes, cheap for the common ones."""
-    if isinstance(value, str):
-        return 4 * len(value) + 8
-    if isinstance(value, bytes):
-        return len(value) + 8
-    return 16 if isinstance(value, int | float) or value is None else len(repr(value)) * 4 + 600
+        differing = {}
+        for (name, kind), value in zip(fields, values, strict=True):
+            is_counter = name in self._counters
+            old = before.get(name, 0 if is_counter else None)
+            if type(old) is not type(value) or old != value:
+                amount = value - old if is_counter else value
+                if amount or not is_counter:
+                    differing[name, kind] = amount
+        return differing

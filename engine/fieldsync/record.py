@@ -138,6 +138,14 @@ def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tup
         raise Corrupt(str(error)) from None
 
 
+def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], names: list[bytes]) -> bytes:
+    """What records that are new in a scope add to its digest."""
+    try:
+        return merge.fresh(pieces, names, key, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
 def removals(dictionary: Dictionary, packed: bytes) -> list[Removal]:
     """The removal of each incarnation in a packed record, carrying what is seen of it here."""
     return merge.removals(packed, dictionary.fields)

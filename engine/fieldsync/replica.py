@@ -39,10 +39,14 @@ class WriteBatch:
 
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> None:
         """Write what was collected since the last time: a change, or two, in each scope."""
-        for name, change in self._changes.items():
-            self.touched.extend(change.land(wall_ms, mint))
-            self.dots[name] = self.dots.get(name, Context()) | change.dots
+        for change in self._changes.values():
+            self.note(change, change.land(wall_ms, mint))
         self._changes = {}
+
+    def note(self, change: LocalChange, touched: list[Touched]) -> None:
+        """Remember what a change that landed has to tell the watches."""
+        self.touched.extend(touched)
+        self.dots[change.scope.name] = self.dots.get(change.scope.name, Context()) | change.dots
 
 
 class Replica:

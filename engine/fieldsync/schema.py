@@ -278,8 +278,8 @@ class Collection:
         self._fields: Final = {field.name: field for field in self.fields}
         self._steps: Final = [(field.name, field.optional, field.checker, field) for field in self.fields]
         self.places: Final = {field.name: place for place, field in enumerate(self.fields)}
-        if len({name.lower() for name in self._fields}) < len(self.fields):
-            raise SchemaError(f"{name}: fields that differ in upper and lower case only, which SQL does not tell apart")
+        if len({"key", "scope"} | {name.lower() for name in self._fields}) < len(self.fields) + 2:
+            raise SchemaError(f"{name}: names of columns that differ in upper and lower case only are one to SQL")
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, fields={[field.name for field in self.fields]})"
@@ -469,7 +469,10 @@ class BaseRecord:
                     f"cannot set {name!r}: this is a frozen snapshot of {self.collection} {self.key!r}; "
                     "to change the record, use db.write() and set it on what tx.get(...) gives, or tx.update(...)"
                 )
-            draft.assign(name, value)
+            try:
+                draft.assign(name, value)
+            except SchemaError as unknown:
+                raise AttributeError(str(unknown)) from None
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"cannot delete {name!r}: fields of a record are set, to None if need be")
@@ -583,13 +586,10 @@ class Draft:
         return draft
 
     def assign(self, name: str, value: object) -> None:
-        """Set one field; AttributeError for a name that cannot be one, TypeError for a value that it cannot hold."""
+        """Set one field; SchemaError for a name that cannot be one, TypeError for a value that it cannot hold."""
         if self._over:
             raise AttributeError(f"cannot set {name!r}: the transaction of this draft is over")
-        try:
-            field = self.collection.field(name)
-        except SchemaError as unknown:
-            raise AttributeError(str(unknown)) from None
+        field = self.collection.field(name)
         checked = field.check(value)
         if field.kind == "counter":
             self._difference(field, checked)

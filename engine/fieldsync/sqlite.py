@@ -132,13 +132,13 @@ class SQLiteReader:
         if len(keys) == 1:
             sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _scope=? AND _key=?"
             return [Row(*row) for row in self._db.execute(sql, (scope, keys[0]))]
-        sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) JOIN {table} ON _scope=? AND _key=json_each.value"
+        sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) CROSS JOIN {table} ON _scope=? AND _key=json_each.value"
         return [Row(*row) for row in self._db.execute(sql, (json.dumps(keys), scope))]
 
     def by_key_anywhere(self, collection: int, key: str) -> list[Row]:
         """The rows of a key in all scopes."""
         sql = (
-            f"SELECT _id, _scope, _key, _cells FROM fs_scope JOIN {_table(collection)} "
+            f"SELECT _id, _scope, _key, _cells FROM fs_scope CROSS JOIN {_table(collection)} "
             "ON _scope=fs_scope.id AND _key=?"
         )
         return [Row(*row) for row in self._db.execute(sql, (key,))]
@@ -149,7 +149,7 @@ class SQLiteReader:
         if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1 and list(ids) == list(range(ids[0], ids[-1] + 1)):
             sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id BETWEEN ? AND ?"
             return [Row(*row) for row in self._db.execute(sql, (ids[0], ids[-1]))]
-        sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) JOIN {table} ON _id=json_each.value"
+        sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) CROSS JOIN {table} ON _id=json_each.value"
         return [Row(*row) for row in self._db.execute(sql, (json.dumps(ids),))]
 
     def query(self, collection: int, where: str, bindings: Sequence[Any]) -> Iterator[tuple[str, int, bytes]]:
@@ -182,7 +182,7 @@ class SQLiteReader:
         ids = self.dictionary.author_ids
         ranges = [(ids[author], low, high) for author, low, high in lacking.intervals() if author in ids]
         sql = (
-            "SELECT author, seq, time, flags, parts, live, entries FROM json_each(?) JOIN fs_change ON scope=? "
+            "SELECT author, seq, time, flags, parts, live, entries FROM json_each(?) CROSS JOIN fs_change ON scope=? "
             "AND author=json_each.value->>0 AND seq BETWEEN json_each.value->>1 AND json_each.value->>2 "
             "ORDER BY time, author, seq"
         )
@@ -229,14 +229,14 @@ class SQLiteReader:
     def orphans(self, scope: int, incarnations: Sequence[Incarnation]) -> list[OrphanRow]:
         """The cells held without existence cell of those incarnations."""
         sql = (
-            "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) JOIN fs_orphan ON scope=? "
+            "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) CROSS JOIN fs_orphan ON scope=? "
             "AND author=json_each.value->>0 AND seq=json_each.value->>1 AND n=json_each.value->>2"
         )
         return [_orphan(row) for row in self._db.execute(sql, (json.dumps(incarnations), scope))]
 
     def orphans_by_id(self, ids: Sequence[int]) -> list[OrphanRow]:
         """The cells held without existence cell, by their rows' numbers."""
-        sql = "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) JOIN fs_orphan ON id=json_each.value"
+        sql = "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) CROSS JOIN fs_orphan ON id=json_each.value"
         return [_orphan(row) for row in self._db.execute(sql, (json.dumps(ids),))]
 
     def orphans_of_key(self, scope: int, collection: int, key: str) -> list[OrphanRow]:

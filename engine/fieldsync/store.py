@@ -69,7 +69,7 @@ class Entry(NamedTuple):
     collection: int
     n: int
     row: int
-    count: int
+    count: int  # type: ignore[assignment]  # a run has a length; nobody counts in an entry
 
 
 class ChangeRow(NamedTuple):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fieldsync import clock, record
-from fieldsync.apply import Arrival, Target, Touched, land
+from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded
@@ -82,6 +82,40 @@ class LocalChange:
         self.pending[collection, key] = pending
         return pending
 
+    def create(
+        self,
+        collection: int,
+        collection_name: str,
+        rows: list[tuple[str, tuple[tuple[str, int], ...], tuple[Any, ...]]],
+        wall_ms: int,
+        mint: Callable[[], bytes],
+    ) -> list[Touched]:
+        """Land new records at once: rows of (key, fields as (name, kind), values), none of whose keys lives here.
+
+        None and Ellipsis are left out. A LimitExceeded or TypeError leaves nothing written.
+        """
+        scope = self._with_author(mint)
+        time = clock.tick(scope.time, wall_ms)
+        dot = (scope.author, scope.seq + 1)
+        shapes = {fields: tuple(self.writer.field_ids(fields)) for fields in {fields for _, fields, _ in rows}}
+        pieces = record.create(
+            self.writer.dictionary,
+            *dot,
+            time,
+            [(n, shapes[fields], _without_none(values)) for n, (_, fields, values) in enumerate(rows)],
+        )
+        _check_size(sum(map(len, pieces)) + sum(len(key) for key, _, _ in rows))
+        parts = len(rows) + sum(len(values) - values.count(None) - values.count(...) for _, _, values in rows)
+        arrival = Arrival(dot, time, 0, parts, [], live=parts)
+        records = [(n, key, piece) for n, ((key, _, _), piece) in enumerate(zip(rows, pieces, strict=True))]
+        self.writer.account_own(scope.id, *dot)
+        self.dots = Context.of([(self.writer.dictionary.author(scope.author), dot[1], dot[1])])
+        scope = scope.with_(time=time, seq=dot[1], ready=True)
+        scope, touched = land_new(self.writer, scope, [NewRecords(arrival, collection, collection_name, records)])
+        self.writer.save_scope(scope)
+        self.scope = scope
+        return touched
+
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         """Write all of it into the store; returns the records touched."""
         removing = [p for p in self.pending.values() if p.deletes and p.row]
@@ -104,6 +138,7 @@ class LocalChange:
         self.dots = Context.of([(self.writer.dictionary.author(scope.author), first, scope.seq)])
         scope, touched = land(self.writer, scope.with_(time=time, ready=True), list(targets.values()), arrivals)
         self.writer.save_scope(scope)
+        self.scope, self.pending = scope, {}
         return touched
 
     def _with_author(self, mint: Callable[[], bytes]) -> Scope:
@@ -166,6 +201,10 @@ def _compose(
     increments = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.COUNTER)
     piece = record.write(dictionary, packed, *dot, time, registers, increments)
     return piece, len(record.stamps(dictionary, piece))
+
+
+def _without_none(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([... if value is None else value for value in values]) if None in values else values
 
 
 def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:
