@@ -568,7 +568,7 @@ def unpack_context(data: bytes) -> list[tuple[bytes, int, int]]:
             low = last + source.varint() + 1
             last = low + source.varint()
             out.append((author, low, last))
-    apart = all(a[0] < b[0] or a[2] + 1 < b[1] for a, b in pairwise(out))
+    apart = all((a[0], a[2] + 1) < b[:2] for a, b in pairwise(out))
     if pack_context(out) != data or not apart or any(high > SEQ_MAX for _, _, high in out):
         raise ValueError("not canonical")
     return out

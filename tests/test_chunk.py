@@ -262,6 +262,22 @@ def test_numbers_have_bounds():
     assert refused(of(Cell(PRICE, OWN, VALUES[0], ((C, 2**63 - 1),))))
 
 
+def test_a_piece_has_no_more_cells_than_fit_a_change():
+    """What a cell takes in memory is many times what it takes in a chunk."""
+    addresses_max = 1 << 19
+    for count in (addresses_max, addresses_max + 1):
+        cells = b"".join(bytes([5, 0, 4]) + (2**24 + i).to_bytes(4, "big") + b"\0" for i in range(count))
+        cells = cells.replace(bytes([5, 0, 4, 1]), bytes([5, 0, 4, 0x63]))  # elements: strings of three bytes
+        packed = model.sized(bytes([0, 1, 1, 0, 1, 2, 5, 0]) + cells)
+        field_bytes = model.Numbers.of(AUTHORS, [*FIELDS[:4], ("tags", 0x43)]).field_bytes
+        streams, _, fields = chunk.encode([(2, 5, 0, 0, 1, [(packed, None)], [])], field_bytes, 5)
+        if count == addresses_max:
+            assert chunk.decode(streams, 1, [2, 1], fields, 1, MANY, field_bytes)[0][7] == count
+        else:
+            with pytest.raises(ValueError, match="malformed"):
+                chunk.decode(streams, 1, [2, 1], fields, 1, MANY, field_bytes)
+
+
 def removal_bytes(flags=1, count=1, field=1, vector=((2, 4),), exact=(), times=1):
     def dots(pairs):
         return model.varint(len(pairs)) + b"".join(model.varint(a) + model.varint(s) for a, s in pairs)

@@ -1,4 +1,4 @@
-"""Where changes land: merged into records, entered in the change index, added to the digest. Local or received alike."""
+"""Where changes land, local or received: merged into records, entered in the change index, added to the digest."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
 def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scope, list[Touched]]:
     """As land, for records of which nothing is held: there is nothing to merge with, so they go straight in."""
     places: dict[Dot, tuple[Arrival, list[Entry]]] = {}
-    touched = []
+    touched: list[Touched] = []
     next_rows: dict[int, int] = {}
     for new in news:
         first = next_rows.get(new.collection) or writer.next_row(new.collection)

@@ -34,8 +34,12 @@ def _example(text: str) -> str:
     return f"Example: [bold]{text}[/bold]"
 
 
-@app.command(epilog=_example('fieldsync load flights.csv.zip --db hub.db --collection flights --key "{time_hour}/{flight}" '
-                             '--scope "{origin}/{carrier}"'))
+@app.command(
+    epilog=_example(
+        'fieldsync load flights.csv.zip --db hub.db --collection flights --key "{time_hour}/{flight}" '
+        '--scope "{origin}/{carrier}"'
+    )
+)
 def load(
     file: Annotated[Path, typer.Argument(help="A table: .csv, .csv.gz or .csv.zip, its first line the column names.")],
     db: DatabasePath,
@@ -75,7 +79,9 @@ def serve(
     db: DatabasePath,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8765,
     host: Annotated[str, typer.Option(help="Loopback only, until there is TLS.")] = "127.0.0.1",
-    hub: Annotated[bool, typer.Option("--hub", help="Take every scope that a peer offers; remembered in the file.")] = False,
+    hub: Annotated[
+        bool, typer.Option("--hub", help="Take every scope that a peer offers; remembered in the file.")
+    ] = False,
 ) -> None:
     """Serve a database to peers until interrupted."""
     import threading

@@ -85,7 +85,10 @@ class Database:
     """A replica with its records, queries, watches and syncs. Thread-safe; the file may be open in other processes."""
 
     def __init__(
-        self, replica: Replica, declared: Iterable[type[Record]] = (), progress: Callable[[int, int], None] | None = None
+        self,
+        replica: Replica,
+        declared: Iterable[type[Record]] = (),
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.replica = replica
         self.path = replica.store.path

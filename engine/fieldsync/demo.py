@@ -184,7 +184,9 @@ def _offline_edits(teller: _Teller, story: Story, hub: Device, devices: dict[str
     ada.stop_serving()
     seen = [device.read(story.collection, scope, key) for device in (ada, ben)]
     teller.check(f"both read the same: {first}={seen[0][first]!r}, {second}={seen[0][second]!r}", seen[0] == seen[1])
-    teller.check("Ada's field and Ben's later one are both there", (seen[0][first], seen[0][second]) == ("Ada was here", "B-2"))
+    teller.check(
+        "Ada's field and Ben's later one are both there", (seen[0][first], seen[0][second]) == ("Ada was here", "B-2")
+    )
 
 
 def _converge(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> None:
@@ -207,7 +209,9 @@ def _absence(teller: _Teller, story: Story, hub: Device, devices: dict[str, Devi
     hub.delete(story.collection, scope, deleted)
     hub.create(story.collection, scope, [(f"new-{i}", {field: "new"}) for i in range(ABSENCE_CHANGES)])
     cho.update(story.collection, scope, [(deleted[0], {field: "edited while it was deleted elsewhere"})])
-    teller.say(f"   meanwhile: {ABSENCE_CHANGES} edits, {ABSENCE_CHANGES} deletes, {ABSENCE_CHANGES} new records; and one edit by Cho")
+    teller.say(
+        f"   meanwhile: {ABSENCE_CHANGES} edits, {ABSENCE_CHANGES} deletes, {ABSENCE_CHANGES} new records; and one edit by Cho"
+    )
     report = cho.sync(hub.serve())
     teller.syncs([("cho <-> hub", report)])
     teller.check("cho and the hub agree again, nothing rebuilt", cho.scopes()[scope] == hub.scopes()[scope])

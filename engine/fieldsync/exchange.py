@@ -1,4 +1,4 @@
-"""Giving and taking the changes of one scope: what sync.md's stream does to a store, without the conversation round it."""
+"""Giving and taking the changes of one scope: what a stream does to a store, without the conversation round it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ def _encode(
 ) -> Iterator[tuple[Chunk, int]]:
     """One chunk; several where the records that the changes touch are large."""
     held = _fetch(reader, rows)
-    names = sorted({entry.collection for row in rows if not row.flags & REMOVING for entry in row.entries} | _named(held))
+    names = sorted(
+        {entry.collection for row in rows if not row.flags & REMOVING for entry in row.entries} | _named(held)
+    )
     names = [number for number in names if number != HEADLESS]
     numbers = {number: position for position, number in enumerate(names)}
     texts = [collections[number] for number in names]
@@ -270,9 +272,7 @@ def finish(writer: Writer, scope: Scope, giver: Context) -> Scope:
     return scope.with_(ready=True)
 
 
-def _locate(
-    writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]
-) -> list[Target]:
+def _locate(writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]) -> list[Target]:
     """The records that changes touch, each once, with all that is to be merged into it."""
     pieces: dict[Incarnation, list[tuple[TakenChange, Piece]]] = {}
     removals: dict[Incarnation, list[tuple[int, int, int, bytes]]] = {}
@@ -306,7 +306,7 @@ class _Finder:
     def __init__(self, writer: Writer, scope: Scope, ids: list[int], names: list[str]) -> None:
         self._writer = writer
         self._scope = scope
-        self._collections = {number: name for number, name in zip(ids, names, strict=True)}
+        self._collections = dict(zip(ids, names, strict=True))
         self._numbers = ids
         self._by_place: dict[tuple[int, str], Target] = {}
         self._by_incarnation: dict[Incarnation, Target] = {}
@@ -364,21 +364,21 @@ class _Finder:
 
     def _rows_by_index(self, wanted: Iterable[Incarnation]) -> dict[Incarnation, tuple[int, Row]]:
         """Where the index says that incarnations were created, if they still are there: row numbers are used again."""
-        entries: dict[Dot, list[Entry]] = {}
+        created: dict[Dot, list[Entry]] = {}
         places: dict[int, dict[int, list[Incarnation]]] = {}
         for incarnation in wanted:
             dot = incarnation[:2]
-            if dot not in entries:
+            if dot not in created:
                 change = self._writer.change(self._scope.id, dot)
-                entries[dot] = [e for e in change.entries if e.n >= 0] if change and not change.flags & REMOVING else []
-            for entry in entries[dot]:
+                known = change is not None and not change.flags & REMOVING
+                created[dot] = [entry for entry in change.entries if entry.n >= 0] if change and known else []
+            for entry in created[dot]:
                 if entry.n <= incarnation[2] < entry.n + entry.count:
-                    row = entry.row + incarnation[2] - entry.n
-                    places.setdefault(entry.collection, {}).setdefault(row, []).append(incarnation)
+                    number = entry.row + incarnation[2] - entry.n
+                    places.setdefault(entry.collection, {}).setdefault(number, []).append(incarnation)
         found = {}
-        for collection, wanted_rows in places.items():
-            for row in self._writer.by_id(collection, sorted(wanted_rows)):
-                for incarnation in wanted_rows[row.id]:
-                    if row.scope == self._scope.id and incarnation in record.incarnations(self._writer.dictionary, row.packed):
-                        found[incarnation] = (collection, row)
+        for collection, numbers in places.items():
+            for row in self._writer.by_id(collection, sorted(numbers)):
+                here = record.incarnations(self._writer.dictionary, row.packed) if row.scope == self._scope.id else []
+                found.update({incarnation: (collection, row) for incarnation in numbers[row.id] if incarnation in here})
         return found

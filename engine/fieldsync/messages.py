@@ -7,7 +7,7 @@ know it. Any other type or key that is not known ends the session: what it says 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fieldsync.changes import Chunk, compress, decompress
 from fieldsync.context import Context
@@ -21,6 +21,9 @@ from fieldsync.limits import (
     HELLO_SCOPES_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERSION = 1
 SKIPPABLE = 128
@@ -261,4 +264,11 @@ def _refusal(fields: _Fields) -> Refusal:
     return Refusal(fields.text("c", 100), fields.text("t", 2000))
 
 
-READERS = {1: _hello, 2: _declare, 3: _stream, 4: _settled, 5: lambda _: Bye(), 6: _refusal}
+READERS: dict[int, Callable[[_Fields], Message]] = {
+    1: _hello,
+    2: _declare,
+    3: _stream,
+    4: _settled,
+    5: lambda _: Bye(),
+    6: _refusal,
+}

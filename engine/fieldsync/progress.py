@@ -34,7 +34,10 @@ def load_file(
     table = open_table(path, types=types)
     lines = array("Q")  # of the rows, by number
     with Progress(
-        TextColumn(path.name), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[rows]:,} rows"),
+        TextColumn(path.name),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]:,} rows"),
         TimeElapsedColumn(),
     ) as bar:
         task = bar.add_task("load", total=table.bytes_total, rows=0)

@@ -120,7 +120,7 @@ def _changed(reader: SQLiteReader, name: str, dots: Context) -> list[Touched]:
     scope = reader.scope(name)
     if not dots or scope is None:
         return []
-    found = []
+    found: list[Touched] = []
     for change in reader.changes(scope.id, dots):
         if change.flags & REMOVING:
             named = reader.removed_by(scope.id, (change.author, change.seq), change.entries)

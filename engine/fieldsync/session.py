@@ -34,9 +34,14 @@ if TYPE_CHECKING:
     from fieldsync.store import Reader
 
 
+# How many of our flights the peer must have seen before it can send a message: a stream answers a declaration, which
+# answers a hello. However frames interleave on the wire, nobody waits longer.
+WAITED_FOR: dict[type, int] = {Hello: 1, Declare: 1, Stream: 2, Settled: 2}
+
+
 @dataclass(slots=True)
 class Report:
-    """What a session did. Bytes are those of frames; a round trip is an answer waited for."""
+    """What a session did. Bytes are those of frames; a round trip is an answer that had to be waited for."""
 
     bytes_sent: int = 0
     bytes_received: int = 0
@@ -89,7 +94,6 @@ class Session:
         self._snapshot: Reader | None = None
         self._outgoing: Iterator[Stream] | None = None
         self._greeted = False
-        self._flight_open = False
         if initiator:
             self._offer(None)
             self._greet(list(self._offered))
@@ -104,7 +108,6 @@ class Session:
         if message is None:
             return None
         frame = messages.encode(message)
-        self._flight_open = True
         self.report.bytes_sent += len(frame)
         return frame
 
@@ -145,10 +148,8 @@ class Session:
     def receive(self, frame: bytes) -> None:
         """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
         self.report.bytes_received += len(frame)
-        if self._flight_open:
-            self._flight_open = False
-            self.report.round_trips += 1
         message = messages.decode(frame)
+        self.report.round_trips = max(self.report.round_trips, WAITED_FOR.get(type(message), 0))
         match message:
             case Skipped():
                 return
@@ -173,7 +174,9 @@ class Session:
         self._greeted = True
         low, high = hello.versions
         if not low <= VERSION <= high:
-            raise VersionMismatch(f"the peer speaks protocol {low} to {high}, this version {VERSION}: upgrade the older")
+            raise VersionMismatch(
+                f"the peer speaks protocol {low} to {high}, this version {VERSION}: upgrade the older"
+            )
         offered = dict(hello.scopes)
         if self._initiator:
             self._accept(hello, offered)
@@ -213,9 +216,7 @@ class Session:
 
     def _greet(self, names: list[str]) -> None:
         states = [(name, self._offered[name].short()) for name in names]
-        self._control.append(
-            Hello(self._replica.id, self._replica.wall_ms(), self._replica.takes_all, states)
-        )
+        self._control.append(Hello(self._replica.id, self._replica.wall_ms(), self._replica.takes_all, states))
 
     def _begin(self) -> None:
         """Where states differ: make this session the scope's only stream, then fix the moment that is given."""

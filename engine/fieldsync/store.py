@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from fieldsync.context import Context
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from fieldsync.context import Context
     from fieldsync.record import Dictionary, Removal
 
 HEADLESS = 0  # in place of a collection's number: cells without their existence cell

@@ -1,4 +1,4 @@
-"""A local write transaction: what an app creates, changes and deletes becomes one change a scope (two with removals)."""
+"""Local writes: what an app creates, changes and deletes in a transaction becomes one change a scope, or two."""
 
 from __future__ import annotations
 
@@ -147,9 +147,7 @@ class LocalChange:
         (author,) = self.writer.author_ids([mint()])
         return self.scope.with_(author=author, seq=0)
 
-    def _remove(
-        self, removing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int
-    ) -> Arrival:
+    def _remove(self, removing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int) -> Arrival:
         every: list[Removal] = []
         for pending in removing:
             assert pending.row is not None

@@ -94,9 +94,7 @@ class Watches:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def add(
-        self, describe: Callable[[list[Touched]], Event], callback: Callable[[Event], object], via: Any
-    ) -> Watch:
+    def add(self, describe: Callable[[list[Touched]], Event], callback: Callable[[Event], object], via: Any) -> Watch:
         """Begin to watch."""
         watch = Watch(self, describe, callback, via)
         with self._lock:

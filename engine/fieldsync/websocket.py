@@ -1,4 +1,4 @@
-"""Sessions over WebSocket: a server in a thread of its own, and a client that blocks. Loopback only: there is no TLS yet.
+"""Sessions over WebSocket: a server in a thread of its own, and a client that blocks. Loopback only: no TLS yet.
 
 One frame of a session is one binary message. Each side sends and receives at once, so full buffers never deadlock; the
 database work runs in threads, under a lock a session.
@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -97,10 +98,8 @@ class _Link:
 
     async def _refuse(self, error: ProtocolError) -> None:
         """Best effort: the link may be gone."""
-        try:
+        with suppress(Exception):  # the error that matters is on its way already
             await asyncio.wait_for(self._connection.send(refusal(error)), 1)
-        except Exception:  # noqa: BLE001, S110 - the error that matters is on its way already
-            pass
 
 
 def connect(
@@ -119,7 +118,7 @@ def connect(
     def run() -> None:
         try:
             outcome.append(asyncio.run(_converse(replica, address, scopes, timeout)))
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+        except BaseException as error:
             outcome.append(error)
 
     # a thread of its own: the caller may be inside an event loop
@@ -184,7 +183,7 @@ class Server:
     def _main(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as error:  # noqa: BLE001 - told to whoever started the server
+        except BaseException as error:
             self._error = error
         finally:
             self._ready.set()
@@ -232,4 +231,3 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-

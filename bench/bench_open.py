@@ -1,0 +1,73 @@
+"""Opening what was built before: one record, all records, and the import of the package."""
+
+import subprocess
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+from bench import data, peers
+from bench.runner import Result, Target, checked
+
+CONTENDERS = ("fieldsync", "sqlite3", "pycrdt", "loro")
+NOTES = {
+    "ms": "opening the file (reading and merging the encoded document) and reading one record",
+    "read_all_s": "all values of all records, after that",
+    "import_ms": "a process that imports the package, less one that imports nothing",
+}
+TARGETS = (
+    Target("fieldsync_ms", 20),
+    Target("fieldsync_read_all_s", 0.5),
+    Target("fieldsync_import_ms", 60),
+)
+IMPORTS = 7
+
+
+def measure(contender: str, count: int, folder: Path) -> Result:
+    """Build in another process, open in this one."""
+    builder = get_context("spawn").Process(target=_build, args=(contender, count, folder))
+    builder.start()
+    builder.join()
+    assert builder.exitcode == 0
+    records = data.records(count)
+    key, row = records[count // 2]
+    make = peers.contender(contender)
+    began = time.perf_counter()
+    peer = make(folder)
+    found = peer.get(key)
+    opened = time.perf_counter()
+    held = peer.read_all()
+    done = time.perf_counter()
+    assert data.digest({key: found}) == data.digest({key: row})
+    del held
+    digest = checked(peer, dict(records))
+    peer.close()
+    figures = {"ms": (opened - began) * 1e3, "read_all_s": done - opened, "import_ms": _import_ms(contender)}
+    return Result(figures, digest)
+
+
+def _build(contender: str, count: int, folder: Path) -> None:
+    peer = peers.contender(contender)(folder)
+    peer.build(data.records(count))
+    peer.close()
+
+
+def _import_ms(contender: str) -> float:
+    bare, full = [], []
+    for _ in range(IMPORTS):
+        bare.append(_python_ms("pass"))
+        full.append(_python_ms(f"import {peers.package_of(contender)}"))
+    return median(full) - median(bare)
+
+
+def _python_ms(statement: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", statement], check=True)
+    return (time.perf_counter() - began) * 1e3
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main
+
+    sys.exit(main(["--only", "open", *sys.argv[1:]]))

@@ -1,0 +1,369 @@
+"""The contenders, each behind the same few verbs. Their packages are imported by `contender`, which a process calls once."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from bench.data import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
+
+    from bench.data import Edit, Records
+
+SCOPE = "bench"
+BATCH = 1_000
+
+
+class Delivery(NamedTuple):
+    """What it took to bring a peer up to date."""
+
+    size: int  # bytes that travelled
+    make_s: float
+    apply_s: float
+
+
+class Peer(Protocol):
+    """One contender: records of 10 fields, kept in a folder."""
+
+    def build(self, records: Records) -> None:
+        """Create all records."""
+        ...
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        """Make edits in one transaction, durable, or as an update that could be stored and sent, when it returns."""
+        ...
+
+    def get(self, key: str) -> Mapping[str, Any]:
+        """The fields of one record."""
+        ...
+
+    def read_all(self) -> Any:
+        """All values of all records, as the contender likes to give them."""
+        ...
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        """The same by key and field, for checks."""
+        ...
+
+    def size(self) -> int:
+        """Bytes of the files, or of the document encoded whole."""
+        ...
+
+    def close(self) -> None:
+        """Leave all of it in the folder."""
+        ...
+
+
+class Replica(Peer, Protocol):
+    """A contender that merges."""
+
+    def give(self, other: Any) -> Delivery:
+        """Bring another replica up to date."""
+        ...
+
+
+class Fieldsync:
+    """This engine: one declared collection, one scope."""
+
+    def __init__(self, folder: Path, *, full: bool = False) -> None:
+        import fieldsync
+
+        class Thing(fieldsync.Record, table="things"):
+            customer: str
+            street: str
+            city: str
+            phone: str
+            code: str
+            status: str
+            quantity: int
+            priority: int
+            price: float
+            urgent: bool
+
+        self.thing: Any = Thing
+        self.path = folder / "things.db"
+        self._open = partial(fieldsync.open, self.path, Thing, durability="full" if full else "fast")
+        self.db = self._open()
+
+    def build(self, records: Records) -> None:
+        keys = iter([key for key, _ in records])
+        rows = (row for _, row in records)
+        report = self.db.load(self.thing, rows, key=lambda _: next(keys), scope=lambda _: SCOPE)
+        assert report.loaded == len(records)
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        with self.db.write() as tx:
+            for key, name, value in edits:
+                tx.update(self.thing, key, scope=SCOPE, **{name: value})
+
+    def get(self, key: str) -> Mapping[str, Any]:
+        return self.db[self.thing].get(key, scope=SCOPE).as_dict()
+
+    def read_all(self) -> Any:
+        return self.db[self.thing].where().all()
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        return {record.key: record.as_dict() for record in self.read_all()}
+
+    def size(self) -> int:
+        self.db.close()  # which empties the log into the file
+        self.db = self._open()
+        return self.path.stat().st_size
+
+    def close(self) -> None:
+        self.db.close()
+
+    def give(self, other: Fieldsync) -> Delivery:
+        """A session in memory, begun by the taker; the clock runs for frames of the giver's stream alone."""
+        from fieldsync import messages
+        from fieldsync.session import Session
+
+        other.db.enter(SCOPE)
+        taker, giver = Session(other.db.replica, initiator=True), Session(self.db.replica, initiator=False)
+        size, make, apply, idle = 0, 0.0, 0.0, 0
+        sender, receiver = taker, giver
+        while idle < 2:
+            began = time.perf_counter()
+            frame = sender.next_frame()
+            made = time.perf_counter()
+            if frame is None:
+                sender, receiver, idle = receiver, sender, idle + 1
+                continue
+            size, idle = size + len(frame), 0
+            streams = sender is giver and isinstance(messages.decode(frame), messages.Stream)
+            sent = time.perf_counter()
+            receiver.receive(frame)
+            if streams:
+                make, apply = make + made - began, apply + time.perf_counter() - sent
+        taker.close()
+        giver.close()
+        return Delivery(size, make, apply)
+
+
+class FieldsyncSingle(Fieldsync):
+    """The same, created record by record."""
+
+    def build(self, records: Records) -> None:
+        for start in range(0, len(records), BATCH):
+            with self.db.write() as tx:
+                for key, row in records[start : start + BATCH]:
+                    tx.create(self.thing, scope=SCOPE, key=key, **row)
+
+
+class Sqlite:
+    """A plain table of 10 columns and a key, through the driver, and with the page size and cache, that the engine uses."""
+
+    def __init__(self, folder: Path, *, full: bool = False) -> None:
+        import apsw
+
+        self.path = folder / "plain.db"
+        self.db = apsw.Connection(str(self.path))
+        for setting in (
+            "page_size=8192",
+            "journal_mode=WAL",
+            f"synchronous={'FULL' if full else 'NORMAL'}",
+            "cache_size=-16000",
+            "wal_autocheckpoint=2000",
+        ):
+            self.db.execute(f"PRAGMA {setting}").fetchall()
+        self.db.execute(f"CREATE TABLE IF NOT EXISTS things(key TEXT PRIMARY KEY, {', '.join(FIELDS)})")
+
+    def build(self, records: Records) -> None:
+        with self.db:
+            self.db.executemany(
+                f"INSERT INTO things VALUES(?{', ?' * len(FIELDS)})", ((key, *row.values()) for key, row in records)
+            )
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        with self.db:
+            for key, name, value in edits:
+                self.db.execute(f"UPDATE things SET {name}=? WHERE key=?", (value, key))
+
+    def get(self, key: str) -> Mapping[str, Any]:
+        row = self.db.execute("SELECT * FROM things WHERE key=?", (key,)).fetchone()
+        assert row is not None
+        return dict(zip(FIELDS, row[1:], strict=True))
+
+    def read_all(self) -> Any:
+        return self.db.execute("SELECT * FROM things").fetchall()
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        return {row[0]: dict(zip(FIELDS, row[1:], strict=True)) for row in self.read_all()}
+
+    def size(self) -> int:
+        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return self.path.stat().st_size
+
+    def close(self) -> None:
+        self.db.close()
+
+
+class Document:
+    """What the CRDT libraries have in common: in memory, a map of maps, its whole history encoded into one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "document"
+        if self.path.exists():
+            self.take(self.path.read_bytes())
+
+    def encode(self) -> bytes:
+        """The whole document."""
+        raise NotImplementedError
+
+    def take(self, update: bytes) -> None:
+        """Merge an update, or a whole document."""
+        raise NotImplementedError
+
+    def delta(self, other: Any) -> bytes:
+        """What another replica lacks."""
+        raise NotImplementedError
+
+    def size(self) -> int:
+        return len(self.encode())
+
+    def close(self) -> None:
+        self.path.write_bytes(self.encode())
+
+    def give(self, other: Document) -> Delivery:
+        began = time.perf_counter()
+        delta = self.delta(other)
+        made = time.perf_counter()
+        other.take(delta)
+        return Delivery(len(delta), made - began, time.perf_counter() - made)
+
+
+class Pycrdt(Document):
+    """Yjs's engine: a Map of Maps. Transactions of 1,000 records, because its very long ones never end."""
+
+    def __init__(self, folder: Path) -> None:
+        from pycrdt import Doc, Map
+
+        self.doc: Any = Doc()
+        self.things: Any = self.doc.get("things", type=Map)
+        self.subscription: Any = None
+        super().__init__(folder)
+
+    def build(self, records: Records) -> None:
+        from pycrdt import Map
+
+        for start in range(0, len(records), BATCH):
+            with self.doc.transaction():
+                for key, row in records[start : start + BATCH]:
+                    self.things[key] = Map(row)
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        if self.subscription is None:
+            self.subscription = self.doc.observe(lambda event: event.update and None)
+        with self.doc.transaction():
+            for key, name, value in edits:
+                self.things[key][name] = value
+
+    def get(self, key: str) -> Mapping[str, Any]:
+        row: dict[str, Any] = self.things[key].to_py()
+        return row
+
+    def read_all(self) -> Any:
+        return self.things.to_py()
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        found: dict[str, dict[str, Any]] = self.read_all()
+        return found
+
+    def encode(self) -> bytes:
+        encoded: bytes = self.doc.get_update()
+        return encoded
+
+    def take(self, update: bytes) -> None:
+        self.doc.apply_update(update)
+
+    def delta(self, other: Pycrdt) -> bytes:
+        update: bytes = self.doc.get_update(other.doc.get_state())
+        return update
+
+
+class Loro(Document):
+    """Loro: a map of map containers."""
+
+    def __init__(self, folder: Path) -> None:
+        from loro import LoroDoc
+
+        self.doc: Any = LoroDoc()
+        self.things: Any = self.doc.get_map("things")
+        self.subscription: Any = None
+        super().__init__(folder)
+
+    def build(self, records: Records) -> None:
+        from loro import LoroMap
+
+        for start in range(0, len(records), BATCH):
+            for key, row in records[start : start + BATCH]:
+                thing = self.things.insert_container(key, LoroMap())
+                for name, value in row.items():
+                    thing.insert(name, value)
+            self.doc.commit()
+
+    def edit(self, edits: Iterable[Edit]) -> None:
+        if self.subscription is None:
+            self.subscription = self.doc.subscribe_local_update(lambda _: True)
+        for key, name, value in edits:
+            self.things.get(key).container.insert(name, value)
+        self.doc.commit()
+
+    def get(self, key: str) -> Mapping[str, Any]:
+        row: dict[str, Any] = self.things.get(key).container.get_deep_value()
+        return row
+
+    def read_all(self) -> Any:
+        return self.things.get_deep_value()
+
+    def rows(self) -> Mapping[str, Mapping[str, Any]]:
+        found: dict[str, dict[str, Any]] = self.read_all()
+        return found
+
+    def encode(self) -> bytes:
+        from loro import ExportMode
+
+        encoded: bytes = self.doc.export(ExportMode.Snapshot())
+        return encoded
+
+    def take(self, update: bytes) -> None:
+        self.doc.import_(update)
+
+    def delta(self, other: Loro) -> bytes:
+        from loro import ExportMode
+
+        update: bytes = self.doc.export(ExportMode.Updates(other.doc.oplog_vv))
+        return update
+
+
+CONTENDERS: dict[str, tuple[str, Callable[[Path], Any]]] = {  # name -> package, adapter
+    "fieldsync": ("fieldsync", Fieldsync),
+    "fieldsync_full": ("fieldsync", partial(Fieldsync, full=True)),
+    "fieldsync_single": ("fieldsync", FieldsyncSingle),
+    "sqlite3": ("apsw", Sqlite),
+    "sqlite3_full": ("apsw", partial(Sqlite, full=True)),
+    "pycrdt": ("pycrdt", Pycrdt),
+    "loro": ("loro", Loro),
+}
+
+
+def package_of(name: str) -> str:
+    """The package that a contender is made of."""
+    return CONTENDERS[name][0]
+
+
+def is_missing(name: str) -> bool:
+    """Whether a contender's package is not installed."""
+    return find_spec(package_of(name)) is None
+
+
+def contender(name: str) -> Callable[[Path], Any]:
+    """What opens a contender in a folder, its package imported already."""
+    import_module(package_of(name))
+    return CONTENDERS[name][1]

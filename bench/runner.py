@@ -1,0 +1,90 @@
+"""Measures one contender in one topic, in this process alone (python -m bench.runner TOPIC CONTENDER RECORDS).
+
+Prints the result as one line of JSON. `collect` starts such processes and takes the medians.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from importlib import import_module
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench import data, peers
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
+TOPICS = ("build", "open", "edit", "apply")
+
+
+class Result(NamedTuple):
+    """One measurement: figures, and a digest of the values that the contender held at the end."""
+
+    figures: dict[str, float]
+    digest: str
+
+
+class Target(NamedTuple):
+    """What a metric may be at most (or at least): so much, or so many times another metric."""
+
+    metric: str
+    limit: float
+    of: str | None = None
+
+
+def peak_mb() -> float:
+    """The most memory that this process has ever had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RU_MAXRSS_BYTES / 1e6
+
+
+def checked(peer: Any, wanted: Mapping[str, data.Row]) -> str:
+    """The digest of what a contender holds; AssertionError unless it is exactly what it should hold."""
+    found, right = data.digest(peer.rows()), data.digest(wanted)
+    assert found == right, f"{type(peer).__name__} holds other values than those it was given"
+    return found
+
+
+def topic(name: str) -> Any:
+    """The module of a topic."""
+    return import_module(f"bench.bench_{name}")
+
+
+def _measure(name: str, contender: str, records: int) -> Result:
+    """One measurement in a new process; RuntimeError, with what it said, if it fails."""
+    command = [sys.executable, "-m", "bench.runner", name, contender, str(records)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{name} of {contender} failed:\n{done.stderr}")
+    return Result(*json.loads(done.stdout))
+
+
+def collect(name: str, records: int, repeat: int) -> dict[str, float]:
+    """The medians of a topic: contender_figure -> number. Contenders take turns, so that a slow minute hits all.
+
+    AssertionError if any two of them ended with different values.
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    digests = set()
+    for _ in range(repeat):
+        for contender in topic(name).CONTENDERS:
+            if peers.is_missing(contender):
+                continue
+            result = _measure(name, contender, records)
+            digests.add(result.digest)
+            for figure, value in result.figures.items():
+                found[f"{contender}_{figure}"].append(value)
+    assert len(digests) == 1, f"{name}: contenders ended with different values"
+    return {metric: median(values) for metric, values in found.items()}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory(prefix="fieldsync-bench-") as folder:
+        print(json.dumps(topic(sys.argv[1]).measure(sys.argv[2], int(sys.argv[3]), Path(folder))))

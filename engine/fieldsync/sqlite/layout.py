@@ -1,0 +1,56 @@
+"""The tables of a file, and the few names and forms that readers and writers of it share."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from fieldsync import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+FORMAT = 1
+APPLICATION_ID = 0x46535943  # "FSYC", in the file's header
+
+TABLES = """
+CREATE TABLE fs_meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE fs_author(id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
+CREATE TABLE fs_field(id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind INTEGER NOT NULL, UNIQUE(name, kind));
+CREATE TABLE fs_collection(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL, signature TEXT NOT NULL);
+CREATE TABLE fs_scope(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, author INTEGER NOT NULL, seq INTEGER NOT NULL,
+    time INTEGER NOT NULL, digest BLOB NOT NULL, floor BLOB NOT NULL, taker BLOB NOT NULL, ready INTEGER NOT NULL);
+CREATE TABLE fs_context(scope INTEGER, author INTEGER, low INTEGER, high INTEGER, PRIMARY KEY(scope, author, low))
+    WITHOUT ROWID;
+CREATE TABLE fs_giver(id INTEGER PRIMARY KEY, context BLOB NOT NULL UNIQUE);
+CREATE TABLE fs_provisional(scope INTEGER, author INTEGER, seq INTEGER, giver INTEGER NOT NULL,
+    PRIMARY KEY(scope, author, seq)) WITHOUT ROWID;
+CREATE TABLE fs_change(
+    scope INTEGER, author INTEGER, seq INTEGER, time INTEGER NOT NULL, flags INTEGER NOT NULL, parts INTEGER NOT NULL,
+    live INTEGER NOT NULL, entries BLOB NOT NULL, PRIMARY KEY(scope, author, seq)) WITHOUT ROWID;
+CREATE TABLE fs_removal(
+    scope INTEGER, inc_author INTEGER, inc_seq INTEGER, inc_n INTEGER, author INTEGER, seq INTEGER, item BLOB NOT NULL,
+    collection INTEGER, key TEXT, PRIMARY KEY(scope, inc_author, inc_seq, inc_n, author, seq)) WITHOUT ROWID;
+CREATE TABLE fs_orphan(
+    id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL,
+    collection INTEGER NOT NULL, key TEXT, cells BLOB NOT NULL, UNIQUE(scope, author, seq, n));
+"""
+
+
+def record_table(collection: int) -> str:
+    """The table of a collection's records."""
+    return f"fs_record_{int(collection)}"
+
+
+def dump_columns(columns: Sequence[tuple[str, int, bool, Any]]) -> str:
+    """A collection's columns as the file keeps them."""
+    return json.dumps([(name, kind, indexed, codec.encode(default).hex()) for name, kind, indexed, default in columns])
+
+
+def load_columns(text: str) -> tuple[tuple[str, int, bool, Any], ...]:
+    """The inverse of dump_columns."""
+    return tuple(
+        (name, kind, indexed, codec.decode(bytes.fromhex(default))) for name, kind, indexed, default in json.loads(text)
+    )

@@ -1,0 +1,226 @@
+"""One read transaction on a file; see store.Reader."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from fieldsync._native import numbers
+from fieldsync.context import Context
+from fieldsync.sqlite.layout import load_columns, record_table
+from fieldsync.store import ChangeRow, CollectionRow, Entry, OrphanRow, Row, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fieldsync.record import Removal
+    from fieldsync.sqlite.store import SQLiteStore
+    from fieldsync.store import Dot, Incarnation
+
+
+class SQLiteReader:
+    """One read transaction; see store.Reader."""
+
+    def __init__(self, store: SQLiteStore, connection: apsw.Connection, begin: str) -> None:
+        self._store = store
+        self._db = connection
+        self._db.execute(begin)
+        try:
+            self.dictionary = store.latest_dictionary(self._db)
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+
+    def close(self) -> None:
+        """End the transaction and give the connection back."""
+        self._store.release(self._db)
+
+    def scopes(self) -> list[Scope]:
+        """All scopes, by name."""
+        return [_scope(row) for row in self._db.execute("SELECT * FROM fs_scope ORDER BY name")]
+
+    def scope(self, name: str) -> Scope | None:
+        """The scope of that name, if it is held."""
+        row = self._db.execute("SELECT * FROM fs_scope WHERE name=?", (name,)).fetchone()
+        return _scope(row) if row else None
+
+    def collections(self) -> list[CollectionRow]:
+        """All collections, by number."""
+        rows = self._db.execute("SELECT id, name, columns, signature FROM fs_collection ORDER BY id")
+        return [
+            CollectionRow(number, name, load_columns(columns), signature) for number, name, columns, signature in rows
+        ]
+
+    def collection(self, name: str) -> CollectionRow | None:
+        """The collection of that name, if the file has it."""
+        return next((row for row in self.collections() if row.name == name), None)
+
+    def context(self, scope: int) -> Context:
+        """The dots accounted for in a scope, provisional ones left out."""
+        name = self.dictionary.author
+        rows = self._db.execute("SELECT author, low, high FROM fs_context WHERE scope=?", (scope,))
+        return Context.of((name(author), low, high) for author, low, high in rows)
+
+    def provisional(self, scope: int) -> list[tuple[bytes, int, Context]]:
+        """The dots held but not accounted for: (author, seq, context of the giver under which they came)."""
+        rows = self._db.execute(
+            "SELECT author, seq, context FROM fs_provisional JOIN fs_giver ON id=giver WHERE scope=?", (scope,)
+        )
+        return [(self.dictionary.author(author), seq, Context(context)) for author, seq, context in rows]
+
+    def provisional_dots(self, scope: int) -> list[tuple[bytes, int]]:
+        """The same without the contexts."""
+        rows = self._db.execute("SELECT author, seq FROM fs_provisional WHERE scope=?", (scope,))
+        return [(self.dictionary.author(author), seq) for author, seq in rows]
+
+    def by_key(self, collection: int, scope: int, keys: Sequence[str]) -> list[Row]:
+        """The rows of those keys that exist, in any order."""
+        table = record_table(collection)
+        if len(keys) == 1:
+            sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _scope=? AND _key=?"
+            return [Row(*row) for row in self._db.execute(sql, (scope, keys[0]))]
+        sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) j CROSS JOIN {table} ON _scope=? AND _key=j.value"
+        return [Row(*row) for row in self._db.execute(sql, (json.dumps(keys), scope))]
+
+    def by_key_anywhere(self, collection: int, key: str) -> list[Row]:
+        """The rows of a key in all scopes."""
+        sql = (
+            f"SELECT _id, _scope, _key, _cells FROM fs_scope CROSS JOIN {record_table(collection)} "
+            "ON _scope=fs_scope.id AND _key=?"
+        )
+        return [Row(*row) for row in self._db.execute(sql, (key,))]
+
+    def by_id(self, collection: int, ids: Sequence[int]) -> list[Row]:
+        """The rows of those numbers that exist, in any order."""
+        table = record_table(collection)
+        if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1 and list(ids) == list(range(ids[0], ids[-1] + 1)):
+            sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id BETWEEN ? AND ?"
+            return [Row(*row) for row in self._db.execute(sql, (ids[0], ids[-1]))]
+        sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) CROSS JOIN {table} ON _id=json_each.value"
+        return [Row(*row) for row in self._db.execute(sql, (json.dumps(ids),))]
+
+    def query(self, collection: int, where: str, bindings: Sequence[Any]) -> Iterator[tuple[str, int, bytes]]:
+        """(key, scope, packed) of the rows that an SQL tail (WHERE, ORDER BY, LIMIT) selects."""
+        sql = f"SELECT _key, _scope, _cells FROM {record_table(collection)} {where}"
+        return self._db.execute(sql, tuple(bindings))
+
+    def count(self, collection: int, where: str, bindings: Sequence[Any]) -> int:
+        """How many rows an SQL tail selects."""
+        sql = f"SELECT count(*) FROM (SELECT 1 FROM {record_table(collection)} {where})"
+        return int(self._db.execute(sql, tuple(bindings)).get)
+
+    def sql(self, statement: str, bindings: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Column names and rows of any statement that only reads."""
+        cursor = self._db.execute(statement, bindings)
+        try:
+            names = [column[0] for column in cursor.get_description()]
+        except apsw.ExecutionCompleteError:
+            return [], []
+        return names, cursor.fetchall()
+
+    def change(self, scope: int, dot: Dot) -> ChangeRow | None:
+        """What the index knows of one change."""
+        sql = (
+            "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? AND author=? AND seq=?"
+        )
+        row = self._db.execute(sql, (scope, *dot)).fetchone()
+        return _change(row) if row else None
+
+    def changes(self, scope: int, lacking: Context) -> Iterator[ChangeRow]:
+        """The changes of those dots of which anything is held, in the order of their times."""
+        ids = self.dictionary.author_ids
+        ranges = [(ids[author], low, high) for author, low, high in lacking.intervals() if author in ids]
+        sql = (
+            "SELECT author, seq, time, flags, parts, live, entries FROM json_each(?) CROSS JOIN fs_change ON scope=? "
+            "AND author=json_each.value->>0 AND seq BETWEEN json_each.value->>1 AND json_each.value->>2 "
+            "ORDER BY time, author, seq"
+        )
+        return map(_change, self._db.execute(sql, (json.dumps(ranges), scope)))
+
+    def removals_of(self, scope: int, creations: Iterable[Dot]) -> dict[Incarnation, list[Removal]]:
+        """The kept removals of incarnations that those changes created."""
+        found: dict[Incarnation, list[Removal]] = {}
+        if not self._db.execute("SELECT 1 FROM fs_removal WHERE scope=? LIMIT 1", (scope,)).fetchone():
+            return found
+        sql = "SELECT inc_n, item FROM fs_removal WHERE scope=? AND inc_author=? AND inc_seq=?"
+        for author, seq in creations:
+            for n, item in self._db.execute(sql, (scope, author, seq)):
+                found.setdefault((author, seq, n), []).append((author, seq, n, item))
+        return found
+
+    def removals_by(self, scope: int, dot: Dot, entries: list[Entry]) -> list[Removal]:
+        """The removals that one change made, which its entries name."""
+        sql = (
+            "SELECT inc_author, inc_seq, inc_n, item FROM fs_removal WHERE scope=? AND inc_author=? AND inc_seq=? "
+            "AND inc_n BETWEEN ? AND ? AND author=? AND seq=?"
+        )
+        found: list[Removal] = []
+        for author, seq, first, count in entries:
+            found.extend(self._db.execute(sql, (scope, author, seq, first, first + count - 1, *dot)))
+        return found
+
+    def removed_by(self, scope: int, dot: Dot, entries: list[Entry]) -> list[tuple[int, str]]:
+        """(collection, key) of the records that one change removed, where they are known."""
+        sql = (
+            "SELECT collection, key FROM fs_removal WHERE scope=? AND inc_author=? AND inc_seq=? "
+            "AND inc_n BETWEEN ? AND ? AND author=? AND seq=? AND key IS NOT NULL"
+        )
+        return [
+            (collection, key)
+            for author, seq, first, count in entries
+            for collection, key in self._db.execute(sql, (scope, author, seq, first, first + count - 1, *dot))
+        ]
+
+    def has_orphans(self, scope: int) -> bool:
+        """Whether the scope has any cells without their existence cell."""
+        return self._db.execute("SELECT 1 FROM fs_orphan WHERE scope=? LIMIT 1", (scope,)).fetchone() is not None
+
+    def orphans(self, scope: int, incarnations: Sequence[Incarnation]) -> list[OrphanRow]:
+        """The cells held without existence cell of those incarnations."""
+        sql = (
+            "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) CROSS JOIN fs_orphan ON scope=? "
+            "AND author=json_each.value->>0 AND seq=json_each.value->>1 AND n=json_each.value->>2"
+        )
+        return [_orphan(row) for row in self._db.execute(sql, (json.dumps(incarnations), scope))]
+
+    def orphans_by_id(self, ids: Sequence[int]) -> list[OrphanRow]:
+        """The cells held without existence cell, by their rows' numbers."""
+        sql = "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) j CROSS JOIN fs_orphan ON id=j.value"
+        return [_orphan(row) for row in self._db.execute(sql, (json.dumps(ids),))]
+
+    def orphans_of_key(self, scope: int, collection: int, key: str) -> list[OrphanRow]:
+        """The cells held without existence cell whose record had this key."""
+        sql = (
+            "SELECT id, author, seq, n, collection, key, cells FROM fs_orphan WHERE scope=? AND collection=? AND key=?"
+        )
+        return [_orphan(row) for row in self._db.execute(sql, (scope, collection, key))]
+
+    def meta(self, name: str) -> Any:
+        """A fact about the file; None if it was never set."""
+        return self._db.execute("SELECT value FROM fs_meta WHERE name=?", (name,)).get
+
+    def count_records(self, scope: int) -> int:
+        """How many live records a scope has, over all collections."""
+        sql = "SELECT count(*) FROM {} WHERE _scope=?"
+        return sum(self._db.execute(sql.format(record_table(row.id)), (scope,)).get for row in self.collections())
+
+    def count_changes(self, scope: int) -> int:
+        """How many changes the index of a scope has."""
+        return int(self._db.execute("SELECT count(*) FROM fs_change WHERE scope=?", (scope,)).get)
+
+
+def _scope(row: Any) -> Scope:
+    number, name, author, seq, time, digest, floor, taker, ready = row
+    return Scope(number, name, author, seq, time, digest, floor, taker, bool(ready))
+
+
+def _change(row: Any) -> ChangeRow:
+    author, seq, time, flags, parts, live, entries = row
+    return ChangeRow(author, seq, time, flags, parts, live, [Entry(*entry) for entry in numbers.unpack(entries, 4)])
+
+
+def _orphan(row: Any) -> OrphanRow:
+    number, author, seq, n, collection, key, packed = row
+    return OrphanRow(number, (author, seq, n), collection, key, packed)

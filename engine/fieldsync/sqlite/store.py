@@ -1,0 +1,218 @@
+"""The connections of one file: who may read and write when, and what SQLite's errors mean."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from fieldsync.errors import Busy, ClosedError, Corrupt, DiskFull, FormatTooNew, StoreError
+from fieldsync.limits import BUSY_MS_MAX, READERS_MAX
+from fieldsync.record import Dictionary
+from fieldsync.sqlite.layout import APPLICATION_ID, FORMAT, TABLES
+from fieldsync.sqlite.reader import SQLiteReader
+from fieldsync.sqlite.writer import SQLiteWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fieldsync.store import CollectionRow
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """SQLite's errors as the project's own."""
+    try:
+        yield
+    except apsw.FullError:
+        raise DiskFull(f"{path}: no room on the disk; the transaction was undone whole") from None
+    except apsw.BusyError:
+        raise Busy(f"{path}: another process has been writing for {BUSY_MS_MAX / 1000:.0f} s; try again") from None
+    except apsw.NotADBError:
+        raise StoreError(f"{path} is not a Fieldsync file") from None
+    except (apsw.CorruptError, apsw.FormatError) as error:
+        raise Corrupt(f"{path}: damaged ({error})") from None
+    except apsw.IOError as error:
+        raise StoreError(f"{path}: the disk answered with an error ({error})") from None
+    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
+        raise StoreError(f"{path}: cannot be opened for writing ({error})") from None
+
+
+class SQLiteStore:
+    """One SQLite file; see store.Store. Threads share it; other processes may have it open too."""
+
+    def __init__(self, path: str | os.PathLike[str], *, full: bool = True, page_bytes: int = 8192) -> None:
+        self.path = os.fspath(path)
+        self._full = full
+        self._page_bytes = page_bytes
+        self._pid = os.getpid()
+        self._closed = False
+        self._write_lock = threading.RLock()
+        self._pool_lock = threading.Lock()
+        self._idle: list[apsw.Connection] = []
+        self._lent: set[apsw.Connection] = set()
+        self._dictionary = Dictionary()
+        self._schema: tuple[int, dict[int, CollectionRow]] = (-1, {})
+        with _translated(self.path):
+            self._writer = self._open()
+            self._prepare()
+
+    def _open(self) -> apsw.Connection:
+        connection = apsw.Connection(self.path)
+        connection.set_busy_timeout(BUSY_MS_MAX)
+        connection.execute(f"PRAGMA page_size={self._page_bytes}")
+        connection.execute("PRAGMA journal_mode=WAL").get  # noqa: B018
+        connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
+        connection.execute(
+            "PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864"
+        )
+        return connection
+
+    def _prepare(self) -> None:
+        """Make the tables of a new file; refuse a file that is not ours or newer than this version."""
+        version = self._writer.execute("PRAGMA user_version").get
+        application = self._writer.execute("PRAGMA application_id").get
+        if application == APPLICATION_ID and version <= FORMAT:
+            return
+        if application == APPLICATION_ID:
+            raise FormatTooNew(
+                f"{self.path} has format {version}; this version of Fieldsync reads up to {FORMAT}: upgrade fieldsync"
+            )
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            if self._writer.execute("PRAGMA application_id").get != APPLICATION_ID:
+                if self._writer.execute("SELECT count(*) FROM sqlite_schema").get:
+                    raise StoreError(f"{self.path} is an SQLite file, but not a Fieldsync one")
+                self._writer.execute(TABLES)
+                self._writer.execute("INSERT INTO fs_meta VALUES('replica', ?)", (os.urandom(16),))
+                self._writer.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}")
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._writer.execute("ROLLBACK")
+            raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.path} was closed")
+        if os.getpid() != self._pid:
+            raise ClosedError(f"{self.path} was opened before a fork; open it again in the child process")
+
+    def latest_dictionary(self, connection: apsw.Connection) -> Dictionary:
+        """The dictionary as the connection's transaction sees it; remembered only as far as it is committed."""
+        known = self._dictionary
+        authors: Any = connection.execute(
+            "SELECT name FROM fs_author WHERE id>=? ORDER BY id", (known.author_count,)
+        ).fetchall()
+        fields: Any = connection.execute(
+            "SELECT name, kind FROM fs_field WHERE id>=? ORDER BY id", (len(known.field_names),)
+        ).fetchall()
+        if authors:
+            known = known.with_authors([name for (name,) in authors])
+        if fields:
+            known = known.with_fields(fields)
+        if authors or fields:
+            self._dictionary = known
+        return known
+
+    def columns_of(self, reader: SQLiteReader) -> dict[int, CollectionRow]:
+        """The collections by number, as a transaction sees them."""
+        version = reader._db.execute("PRAGMA schema_version").get  # noqa: SLF001
+        if self._schema[0] != version:
+            self._schema = (version, {row.id: row for row in reader.collections()})
+        return dict(self._schema[1])
+
+    def snapshot(self) -> SQLiteReader:
+        """A reader that stays at this moment until it is closed; for streams that last."""
+        self._check_open()
+        with self._pool_lock:
+            connection = self._idle.pop() if self._idle else None
+        with _translated(self.path):
+            if connection is None:
+                connection = self._open()
+                connection.execute("PRAGMA query_only=1")
+            with self._pool_lock:
+                self._lent.add(connection)
+            return SQLiteReader(self, connection, "BEGIN")
+
+    def release(self, connection: apsw.Connection) -> None:
+        """Take a reader's connection back."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        with self._pool_lock:
+            self._lent.discard(connection)
+            keep = not self._closed and len(self._idle) < READERS_MAX
+            if keep:
+                self._idle.append(connection)
+        if not keep:
+            connection.close()
+
+    @contextmanager
+    def reading(self) -> Iterator[SQLiteReader]:
+        """A consistent moment, for the length of a with block."""
+        reader = self.snapshot()
+        try:
+            with _translated(self.path):
+                yield reader
+        finally:
+            reader.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[SQLiteWriter]:
+        """The write transaction, for the length of a with block: durable at its end, undone whole by an exception."""
+        self._check_open()
+        with self._write_lock, _translated(self.path):
+            self._check_open()
+            if self._writer.in_transaction:
+                raise StoreError("a write transaction is open in this thread already; finish it first")
+            writer = SQLiteWriter(self, self._writer)
+            try:
+                yield writer
+                writer.commit()
+            except BaseException:
+                writer.rollback()
+                raise
+            self._dictionary = writer.dictionary
+
+    def declare(self, collections: list[CollectionRow], progress: Callable[[int, int], None] | None) -> None:
+        """Give collections their declared columns; see Writer.declare."""
+        with self.reading() as reader:
+            known = {row.name: row.signature for row in reader.collections()}
+        if all(known.get(row.name) == row.signature for row in collections):
+            return
+        with self.writing() as writer:
+            for row in collections:
+                writer.declare(row, progress)
+
+    def generation(self) -> int:
+        """A number that changes when anybody, in any process, has committed; for those who wait for news."""
+        with self.reading() as reader:
+            return int(reader._db.execute("PRAGMA data_version").get)  # noqa: SLF001
+
+    def sync_log(self) -> None:
+        """Make all commits durable, for a store that is not so at each commit; before own dots leave the device."""
+        log = Path(self.path + "-wal")
+        if self._full or not log.exists():
+            return
+        with log.open("rb") as file:
+            os.fsync(file.fileno())  # of the file, whoever wrote to it
+
+    def size(self) -> int:
+        """The bytes of the file and its log."""
+        return sum(path.stat().st_size for path in (Path(self.path), Path(self.path + "-wal")) if path.exists())
+
+    def close(self) -> None:
+        """Close all connections; readers still lent are closed when they come back."""
+        if self._closed or os.getpid() != self._pid:
+            self._closed = True
+            return
+        with self._write_lock:
+            self._closed = True
+            with self._pool_lock:
+                idle, self._idle = self._idle, []
+            for connection in idle:
+                connection.close()
+            self._writer.close()

@@ -1,0 +1,295 @@
+"""The write transaction on a file; see store.Writer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import apsw
+
+from fieldsync import record
+from fieldsync._native import numbers
+from fieldsync.context import Context
+from fieldsync.errors import LimitExceeded, SchemaError
+from fieldsync.limits import FIELDS_MAX
+from fieldsync.query import column_value, quote
+from fieldsync.sqlite.layout import dump_columns, record_table
+from fieldsync.sqlite.reader import SQLiteReader
+from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fieldsync.record import Removal
+    from fieldsync.sqlite.store import SQLiteStore
+    from fieldsync.store import Dot, Incarnation
+
+PLAIN = frozenset({str, int, float, bytes, type(None)})  # types that a column holds as they are
+
+
+class SQLiteWriter(SQLiteReader):
+    """The write transaction; see store.Writer."""
+
+    def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
+        super().__init__(store, connection, "BEGIN IMMEDIATE")
+        self._columns = store.columns_of(self)
+
+    def commit(self) -> None:
+        """Make it durable."""
+        self._db.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo all of it."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """State a fact about the file."""
+        self._db.execute("INSERT OR REPLACE INTO fs_meta VALUES(?, ?)", (name, value))
+
+    def enter(self, name: str) -> Scope:
+        """The scope of that name, begun if it is not held."""
+        known = self.scope(name)
+        if known:
+            return known
+        self._db.execute(
+            "INSERT INTO fs_scope(name, author, seq, time, digest, floor, taker, ready) VALUES(?, 0, 0, 0, ?, ?, ?, 0)",
+            (name, bytes(16), b"", b""),
+        )
+        entered = self.scope(name)
+        assert entered is not None
+        return entered
+
+    def save_scope(self, scope: Scope) -> None:
+        """Write a scope's facts back."""
+        self._db.execute(
+            "UPDATE fs_scope SET author=?, seq=?, time=?, digest=?, floor=?, taker=?, ready=? WHERE id=?",
+            (scope.author, scope.seq, scope.time, scope.digest, scope.floor, scope.taker, scope.ready, scope.id),
+        )
+
+    def author_ids(self, names: Sequence[bytes]) -> list[int]:
+        """The numbers of authors, given to those that have none."""
+        missing = [name for name in names if name not in self.dictionary.author_ids]
+        if missing:
+            self.dictionary = self.dictionary.with_authors(missing)
+            ids = self.dictionary.author_ids
+            self._db.executemany("INSERT INTO fs_author VALUES(?, ?)", [(ids[name], name) for name in missing])
+        return [self.dictionary.author_ids[name] for name in names]
+
+    def field_ids(self, names: Sequence[tuple[str, int]]) -> list[int]:
+        """The numbers of (name, kind) pairs, given to those that have none."""
+        missing = [pair for pair in names if pair not in self.dictionary.field_ids]
+        if missing:
+            if len(self.dictionary.field_names) + len(missing) > FIELDS_MAX:
+                raise LimitExceeded(f"a file holds at most {FIELDS_MAX} names of fields")
+            self.dictionary = self.dictionary.with_fields(missing)
+            ids = self.dictionary.field_ids
+            self._db.executemany("INSERT INTO fs_field VALUES(?, ?, ?)", [(ids[pair], *pair) for pair in missing])
+        return [self.dictionary.field_ids[pair] for pair in names]
+
+    def collection_ids(self, names: Sequence[str]) -> list[int]:
+        """The numbers of collections, whose tables are made if they are new."""
+        known = {row.name: row.id for row in self.collections()}
+        for name in names:
+            if name not in known:
+                row = CollectionRow(max(known.values(), default=0) + 1, name, (), "")
+                known[name] = row.id
+                self._create_collection(row)
+        return [known[name] for name in names]
+
+    def _create_collection(self, row: CollectionRow) -> None:
+        self._db.execute(
+            "INSERT INTO fs_collection VALUES(?, ?, ?, ?)", (row.id, row.name, dump_columns(row.columns), row.signature)
+        )
+        self._create_table(row, record_table(row.id))
+        self._create_view(row)
+        self._columns[row.id] = row
+
+    def _create_table(self, row: CollectionRow, table: str) -> None:
+        columns = "".join(f", {quote(name)}" for name, _, _, _ in row.columns)
+        self._db.execute(
+            f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, _scope INTEGER NOT NULL, _key TEXT NOT NULL{columns}, "
+            "_cells BLOB NOT NULL, UNIQUE(_scope, _key))"
+        )
+
+    def _create_view(self, row: CollectionRow) -> None:
+        """Indexes, and the view by which apps and SQL tools know the collection."""
+        table = record_table(row.id)
+        for position, (name, _, indexed, _) in enumerate(row.columns):
+            if indexed:
+                self._db.execute(f"CREATE INDEX {table}_{position} ON {table}({quote(name)})")
+        fields = "".join(f", r.{quote(name)}" for name, _, _, _ in row.columns)
+        try:
+            self._db.execute(
+                f"CREATE VIEW {quote(row.name)} AS SELECT r._key AS key, s.name AS scope{fields} "
+                f"FROM {table} r JOIN fs_scope s ON s.id=r._scope"
+            )
+        except apsw.SQLError as error:
+            raise SchemaError(f"collection {row.name!r} cannot be a table's name: {error}") from None
+
+    def declare(self, declared: CollectionRow, progress: Callable[[int, int], None] | None) -> None:
+        """Give a collection the declared columns, filled from the cells; nothing to do where it has them."""
+        known = self.collection(declared.name)
+        if known is None:
+            number = max((row.id for row in self.collections()), default=0) + 1
+            self._create_collection(declared._replace(id=number))
+            return
+        if known.signature == declared.signature:
+            return
+        row = declared._replace(id=known.id)
+        table = record_table(row.id)
+        self._db.execute(f"DROP VIEW {quote(row.name)}")
+        self._create_table(row, "fs_rebuilt")
+        self._columns[row.id] = row
+        self._refill(row, table, progress)
+        self._db.execute(f"DROP TABLE {table}")
+        self._db.execute(f"ALTER TABLE fs_rebuilt RENAME TO {table}")
+        self._db.execute(
+            "UPDATE fs_collection SET columns=?, signature=? WHERE id=?",
+            (dump_columns(row.columns), row.signature, row.id),
+        )
+        self._create_view(row)
+
+    def _refill(self, row: CollectionRow, table: str, progress: Callable[[int, int], None] | None) -> None:
+        total = int(self._db.execute(f"SELECT count(*) FROM {table}").get)
+        done, last = 0, -1
+        while True:
+            sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id>? ORDER BY _id LIMIT 5000"
+            rows = [Row(*found) for found in self._db.execute(sql, (last,))]
+            if not rows:
+                return
+            self._insert("fs_rebuilt", row, rows)
+            done, last = done + len(rows), rows[-1].id
+            if progress:
+                progress(done, total)
+
+    def next_row(self, collection: int) -> int:
+        """A row number above all that the collection's table has."""
+        return (self._db.execute(f"SELECT max(_id) FROM {record_table(collection)}").get or 0) + 1
+
+    def _column_reader(self, row: CollectionRow) -> Callable[[bytes], tuple[Any, ...]]:
+        """How to read the values of the columns from a packed record."""
+        wanted = tuple(self.field_ids([(name, kind) for name, kind, _, _ in row.columns]))
+        absent = tuple(default for _, _, _, default in row.columns)
+        dictionary = self.dictionary
+
+        def read(packed: bytes) -> tuple[Any, ...]:
+            values = record.read(dictionary, packed, wanted, absent)
+            return tuple([value if type(value) in PLAIN else column_value(value) for value in values])
+
+        return read
+
+    def insert_rows(self, collection: int, rows: list[Row]) -> None:
+        """Add records."""
+        self._insert(record_table(collection), self._columns[collection], rows)
+
+    def _insert(self, table: str, row: CollectionRow, rows: list[Row]) -> None:
+        marks = ", ?" * len(row.columns)
+        sql = f"INSERT INTO {table} VALUES(?, ?, ?{marks}, ?)"
+        if not row.columns:
+            self._db.executemany(sql, rows)
+            return
+        read = self._column_reader(row)
+        self._db.executemany(sql, [(number, scope, key, *read(packed), packed) for number, scope, key, packed in rows])
+
+    def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
+        """Replace the cells of records, and the columns that follow from them."""
+        row = self._columns[collection]
+        columns = "".join(f", {quote(name)}=?" for name, _, _, _ in row.columns)
+        sql = f"UPDATE {record_table(collection)} SET _cells=?{columns} WHERE _id=?"
+        if not row.columns:
+            self._db.executemany(sql, [(packed, number) for number, packed in rows])
+            return
+        read = self._column_reader(row)
+        self._db.executemany(sql, [(packed, *read(packed), number) for number, packed in rows])
+
+    def delete_rows(self, collection: int, ids: list[int]) -> None:
+        """Take records away."""
+        self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
+
+    def put_orphan(self, scope: int, orphan: OrphanRow) -> int:
+        """Add or replace the cells of an incarnation without existence cell; returns the row's number."""
+        self._db.execute(
+            "INSERT INTO fs_orphan(scope, author, seq, n, collection, key, cells) VALUES(?, ?, ?, ?, ?, ?, ?) "
+            "ON CONFLICT(scope, author, seq, n) DO UPDATE SET cells=excluded.cells, "
+            "collection=max(collection, excluded.collection), key=coalesce(excluded.key, key)",
+            (scope, *orphan.incarnation, orphan.collection, orphan.key, orphan.packed),
+        )
+        sql = "SELECT id FROM fs_orphan WHERE scope=? AND author=? AND seq=? AND n=?"
+        return int(self._db.execute(sql, (scope, *orphan.incarnation)).get)
+
+    def delete_orphans(self, ids: list[int]) -> None:
+        """Take cells without existence cell away."""
+        self._db.executemany("DELETE FROM fs_orphan WHERE id=?", [(number,) for number in ids])
+
+    def put_changes(self, scope: int, changes: list[ChangeRow]) -> None:
+        """Write what the index knows of some changes, in place of what it knew."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO fs_change VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
+            [(scope, *change[:6], numbers.pack(change.entries, 4)) for change in changes],  # type: ignore[arg-type]
+        )
+
+    def lose_cells(self, scope: int, losses: list[tuple[Dot, int]]) -> None:
+        """Changes of which so many cells no longer live; those with none left leave the index."""
+        self._db.executemany(
+            "UPDATE fs_change SET live=live-? WHERE scope=? AND author=? AND seq=?",
+            [(count, scope, *dot) for dot, count in losses],
+        )
+        self._db.executemany(
+            "DELETE FROM fs_change WHERE scope=? AND author=? AND seq=? AND live<=0",
+            [(scope, *dot) for dot, _ in losses],
+        )
+
+    def put_removals(
+        self, scope: int, dot: Dot, removals: list[Removal], names: dict[Incarnation, tuple[int, str]]
+    ) -> None:
+        """Keep the removals that one change made, with (collection, key) of the records they hit where it is known."""
+        self._db.executemany(
+            "INSERT OR REPLACE INTO fs_removal VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [
+                (scope, author, seq, n, *dot, item, *names.get((author, seq, n), (None, None)))
+                for author, seq, n, item in removals
+            ],
+        )
+
+    def account(self, scope: int, dots: Context) -> None:
+        """Take dots into the context."""
+        for author in {author for author, _, _ in dots.intervals()}:
+            (number,) = self.author_ids([author])
+            rows = self._db.execute("SELECT low, high FROM fs_context WHERE scope=? AND author=?", (scope, number))
+            known = Context.of((author, low, high) for low, high in rows)
+            new = Context.of(interval for interval in dots.intervals() if interval[0] == author)
+            self._db.execute("DELETE FROM fs_context WHERE scope=? AND author=?", (scope, number))
+            self._db.executemany(
+                "INSERT INTO fs_context VALUES(?, ?, ?, ?)",
+                [(scope, number, low, high) for _, low, high in (known | new).intervals()],
+            )
+
+    def account_own(self, scope: int, author: int, seq: int) -> None:
+        """Take the own author's next dots into the context: all up to `seq`."""
+        self._db.execute(
+            "INSERT INTO fs_context VALUES(?, ?, 1, ?) ON CONFLICT DO UPDATE SET high=excluded.high",
+            (scope, author, seq),
+        )
+
+    def put_provisional(self, scope: int, dots: list[tuple[bytes, int]], giver: Context) -> None:
+        """Remember dots that are held but not accounted for, and the giver's context they came under."""
+        if not dots:
+            return
+        self._db.execute("INSERT INTO fs_giver(context) VALUES(?) ON CONFLICT DO NOTHING", (giver.data,))
+        number = self._db.execute("SELECT id FROM fs_giver WHERE context=?", (giver.data,)).get
+        ids = self.author_ids([author for author, _ in dots])
+        self._db.executemany(
+            "INSERT OR REPLACE INTO fs_provisional VALUES(?, ?, ?, ?)",
+            [(scope, author, seq, number) for author, (_, seq) in zip(ids, dots, strict=True)],
+        )
+
+    def drop_provisional(self, scope: int, dots: list[tuple[bytes, int]]) -> None:
+        """Forget that dots are provisional."""
+        if not dots:
+            return
+        ids = self.author_ids([author for author, _ in dots])
+        self._db.executemany(
+            "DELETE FROM fs_provisional WHERE scope=? AND author=? AND seq=?",
+            [(scope, author, seq) for author, (_, seq) in zip(ids, dots, strict=True)],
+        )
+        self._db.execute("DELETE FROM fs_giver WHERE id NOT IN (SELECT giver FROM fs_provisional)")
