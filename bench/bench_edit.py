@@ -2,6 +2,7 @@
 
 import sys
 import time
+from itertools import chain
 from pathlib import Path
 
 from bench import data, peers
@@ -25,13 +26,25 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     keys = [key for key, _ in records]
     peer = peers.contender(contender)(folder)
     peer.build(records)
-    wanted = data.edited(records, ())
-    is_full = contender.endswith("_full")
-    singles = data.edits(keys, min(count, SINGLES_FULL if is_full else SINGLES), 2)
-    figures = {"per_s": len(singles) / _timed(peer, [[edit] for edit in singles])}
-    if is_full:
-        checked(peer, data.edited(records, singles))
-    ...
+    singles = data.edits(keys, min(count, SINGLES), 2)
+    timed = SINGLES_FULL if contender.endswith("_full") else SINGLES
+    figures = {"per_s": _per_s(peer, [[edit] for edit in singles[:timed]])}
+    _per_s(peer, data.batches(singles[timed:]))
+    before = peer.size()
+    rounds = [data.overwrites(keys, seed) for seed in range(ROUNDS)]
+    figures["batch_per_s"] = _per_s(peer, [batch for edits in rounds for batch in data.batches(edits)])
+    figures["growth_x"] = peer.size() / before
+    digest = checked(peer, data.edited(records, chain(singles, *rounds)))
+    peer.close()
+    return Result(figures, digest)
+
+
+def _per_s(peer: peers.Peer, transactions: list[list[data.Edit]]) -> float:
+    """Make the edits, a list a transaction; how many a second."""
+    began = time.perf_counter()
+    for edits in transactions:
+        peer.edit(edits)
+    return sum(map(len, transactions)) / (time.perf_counter() - began)
 
 
 if __name__ == "__main__":

@@ -654,10 +654,11 @@ def fresh(list pieces not None, list names not None, bytes key not None, bytes f
             work.name_size = <size_t>PyBytes_GET_SIZE(name)
             record.count = 0
             parse_record(data, &record, &work.fields, work.author_count)
+            if record.count != 1 or not record.incarnations[0].alive:
+                raise ValueError("not one live incarnation")
             for i in range(record.count):
                 inc = &record.incarnations[i]
-                if inc.alive:
-                    digest_add(&work.digest, hash_existence(&work, inc))
+                digest_add(&work.digest, hash_existence(&work, inc))
                 for j in range(inc.count):
                     digest_add(&work.digest, hash_cell(&work, inc, &inc.cells[j]))
         if work.failed:

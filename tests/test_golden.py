@@ -34,7 +34,7 @@ VALUES = [
     *("", "a", "größe", "\U0001f69a", "x" * 63, "x" * 64, b"", b"\x00\xff"),
     *(dt.date(1970, 1, 1), dt.date(1969, 12, 31), dt.date.min, dt.date.max),
     *(dt.datetime(1970, 1, 1, tzinfo=dt.UTC), dt.datetime(2026, 2, 28, 23, 59, 59, 999_999, tzinfo=dt.UTC)),
-    *([], [1, [2.0, []], "x"], {}, {"b": 1, "a": {"größe": None}, "": []}),
+    *([], [1, [2.0, []], "x"], {}, {"": [], "a": {"größe": None}, "b": 1}),
     *(Unknown(12, b""), Unknown(160, b"new"), Unknown(255, b"x" * 130)),
 ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fieldsync import changes, clock, record
-from fieldsync.apply import Arrival, Target, Touched, expand, land
+from fieldsync.apply import Arrival, NewRecords, Target, Touched, expand, land, land_new
 from fieldsync.changes import GROUPED, REMOVING, Chunk, GivenChange, TakenChange
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, ProtocolError
@@ -205,14 +205,56 @@ def take(
     writer.field_ids(received.fields)
     taken = _undeclared(writer, changes.decode(writer.dictionary, received), declared)
     _check(taken)
-    targets = _locate(writer, scope, taken, writer.collection_ids(received.collections), received.collections)
-    provisional = set(writer.provisional_dots(scope.id))
-    arrivals = [_arrival(writer, change, provisional) for change in taken]
-    scope, touched = land(writer, scope, targets, arrivals)
+    if any(change.author == scope.author and change.seq > scope.seq for change in taken):
+        scope = scope.with_(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
+    collections = writer.collection_ids(received.collections)
+    news = _all_new(writer, scope, taken, collections, received.collections)
+    if news is not None:
+        scope, touched = land_new(writer, scope, news)
+    else:
+        scope, touched = _merge(writer, scope, taken, collections, received.collections)
     _account(writer, scope, taken, giver)
     for change in taken:
         scope = scope.with_(time=clock.observe(scope.time, change.time, wall_ms))
     return scope, Taken(len(taken), touched, _dots(writer, taken))
+
+
+def _merge(
+    writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]
+) -> tuple[Scope, list[Touched]]:
+    targets = _locate(writer, scope, taken, ids, names)
+    provisional = set(writer.provisional_dots(scope.id))
+    arrivals = [_arrival(writer, change, provisional) for change in taken]
+    return land(writer, scope, targets, arrivals)
+
+
+def _all_new(
+    writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]
+) -> list[NewRecords] | None:
+    """The records that changes create, if they do nothing else and nothing of any of them is held; else None."""
+    news: dict[tuple[Dot, int], NewRecords] = {}
+    for change in taken:
+        if change.removals or not change.is_whole:
+            return None
+        dot = (change.author, change.seq)
+        arrival = Arrival(dot, change.time, change.flags, change.parts, [], live=change.received)
+        for author, seq, n, name, packed in change.pieces:
+            if name is None or (author, seq) != dot:
+                return None
+            number, key = name
+            new = news.get((dot, number))
+            if new is None:
+                new = news[dot, number] = NewRecords(arrival, ids[number], names[number], [])
+            new.records.append((n, key, packed))
+    if writer.has_orphans(scope.id) or writer.removals_of(scope.id, {dot for dot, _ in news}):
+        return None
+    keys: dict[int, list[str]] = {}
+    for new in news.values():
+        keys.setdefault(new.collection, []).extend([key for _, key, _ in new.records])
+    for collection, some in keys.items():
+        if len(set(some)) != len(some) or writer.by_key(collection, scope.id, some):
+            return None
+    return list(news.values())
 
 
 def _dots(writer: Writer, some: Iterable[TakenChange]) -> Context:

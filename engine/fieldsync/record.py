@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fieldsync._native import codec, merge
-from fieldsync.errors import Corrupt
+from fieldsync.errors import Corrupt, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -139,11 +139,11 @@ def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tup
 
 
 def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], names: list[bytes]) -> bytes:
-    """What records that are new in a scope add to its digest."""
+    """What records that are new in a scope add to its digest. DecodeError unless each is one live incarnation."""
     try:
         return merge.fresh(pieces, names, key, dictionary.fields, dictionary.authors)
     except ValueError as error:
-        raise Corrupt(str(error)) from None
+        raise DecodeError(str(error)) from None
 
 
 def removals(dictionary: Dictionary, packed: bytes) -> list[Removal]:

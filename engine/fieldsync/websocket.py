@@ -28,6 +28,7 @@ def _websockets() -> Any:
     try:
         import websockets.asyncio.client
         import websockets.asyncio.server
+        import websockets.exceptions
     except ImportError:
         raise MissingDependency("syncing over a network needs the package websockets: pip install websockets") from None
     return websockets
@@ -52,7 +53,7 @@ class _Link:
         self._idle_seconds = idle_seconds
         self._lock = threading.Lock()
         self._wake = asyncio.Event()
-        self._drained = asyncio.Event()
+        self._sent = 0
 
     async def run(self) -> None:
         """Hold the conversation to its end; errors of either side are raised, after the peer was told."""
@@ -81,6 +82,7 @@ class _Link:
             frame = await asyncio.to_thread(self._locked, self._session.next_frame)
             if frame is not None:
                 await self._connection.send(frame)
+                self._sent += 1
             elif self._session.finished:
                 return
             else:
@@ -89,12 +91,28 @@ class _Link:
 
     async def _receive(self) -> None:
         while not self._session.finished:
-            frame = await asyncio.wait_for(self._connection.recv(), self._idle_seconds)
+            frame = await self._next()
+            if frame is None:
+                break
             if not isinstance(frame, bytes):
                 raise ProtocolError("a text message where frames are binary")
             await asyncio.to_thread(self._locked, self._session.receive, frame)
             self._wake.set()
         self._wake.set()
+
+    async def _next(self) -> Any:
+        """The next message; None if the peer closed after the end. TimeoutError if nothing moves either way."""
+        while True:
+            sent = self._sent
+            try:
+                return await asyncio.wait_for(self._connection.recv(), self._idle_seconds)
+            except TimeoutError:
+                if self._sent == sent:
+                    raise
+            except _websockets().exceptions.ConnectionClosed:
+                if self._session.finished:
+                    return None
+                raise
 
     async def _refuse(self, error: ProtocolError) -> None:
         """Best effort: the link may be gone."""

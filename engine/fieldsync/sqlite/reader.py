@@ -180,20 +180,23 @@ class SQLiteReader:
     def orphans(self, scope: int, incarnations: Sequence[Incarnation]) -> list[OrphanRow]:
         """The cells held without existence cell of those incarnations."""
         sql = (
-            "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) CROSS JOIN fs_orphan ON scope=? "
-            "AND author=json_each.value->>0 AND seq=json_each.value->>1 AND n=json_each.value->>2"
+            "SELECT o.id, author, seq, n, collection, o.key, cells FROM json_each(?) j CROSS JOIN fs_orphan o ON scope=? "
+            "AND author=j.value->>0 AND seq=j.value->>1 AND n=j.value->>2"
         )
         return [_orphan(row) for row in self._db.execute(sql, (json.dumps(incarnations), scope))]
 
     def orphans_by_id(self, ids: Sequence[int]) -> list[OrphanRow]:
         """The cells held without existence cell, by their rows' numbers."""
-        sql = "SELECT id, author, seq, n, collection, key, cells FROM json_each(?) j CROSS JOIN fs_orphan ON id=j.value"
+        sql = (
+            "SELECT o.id, author, seq, n, collection, o.key, cells FROM json_each(?) j "
+            "CROSS JOIN fs_orphan o ON o.id=j.value"
+        )
         return [_orphan(row) for row in self._db.execute(sql, (json.dumps(ids),))]
 
     def orphans_of_key(self, scope: int, collection: int, key: str) -> list[OrphanRow]:
         """The cells held without existence cell whose record had this key."""
         sql = (
-            "SELECT id, author, seq, n, collection, key, cells FROM fs_orphan WHERE scope=? AND collection=? AND key=?"
+            "SELECT id, author, seq, n, collection, key, cells FROM fs_orphan WHERE (scope, collection, key)=(?, ?, ?)"
         )
         return [_orphan(row) for row in self._db.execute(sql, (scope, collection, key))]
 

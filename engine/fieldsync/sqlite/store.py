@@ -187,10 +187,6 @@ class SQLiteStore:
             for row in collections:
                 writer.declare(row, progress)
 
-    def generation(self) -> int:
-        """A number that changes when anybody, in any process, has committed; for those who wait for news."""
-        with self.reading() as reader:
-            return int(reader._db.execute("PRAGMA data_version").get)  # noqa: SLF001
 
     def sync_log(self) -> None:
         """Make all commits durable, for a store that is not so at each commit; before own dots leave the device."""

@@ -1,0 +1,104 @@
+"""All benchmarks in one run: prints tables of medians and ratios, and writes them as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import peers
+from bench.runner import TOPICS, collect, topic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.runner import Target
+
+EPILOG = """\
+example:
+  python -m bench --only build,apply --records 20000 --repeat 1 --json bench.json
+
+JSON: {"build": {"fieldsync_s": 1.2, "pycrdt_s": 1.6, ...}, "open": {...}, ...}. A topic alone: python -m bench.bench_build
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments ask for; 0, or 1 if a contender failed or held other values than the rest."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        for name in TOPICS:
+            print(f"{name:<8}{topic(name).__doc__.strip()}")
+        return 0
+    found = {}
+    for name in options.only:
+        try:
+            found[name] = collect(name, options.records, options.repeat)
+        except (AssertionError, RuntimeError) as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(f"\n{name}: {options.records:,} records, medians of {options.repeat} (in parentheses: times fieldsync's)")
+        _print_table(name, found[name])
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", type=_topics, default=TOPICS, metavar="TOPIC,...", help="these topics; all if not given")
+    parser.add_argument("--records", type=int, default=100_000, help="how many records (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="medians of so many fresh processes (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics to a file")
+    parser.add_argument("--list", action="store_true", help="list the topics and stop")
+    return parser
+
+
+def _topics(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := set(names) - set(TOPICS):
+        raise argparse.ArgumentTypeError(f"no topic {', '.join(sorted(unknown))}; there are {', '.join(TOPICS)}")
+    return names
+
+
+def _print_table(name: str, metrics: dict[str, float]) -> None:
+    """A line a figure, a column a contender; in parentheses how many times fieldsync's figure it is."""
+    contenders = [contender for contender in topic(name).CONTENDERS if not peers.is_missing(contender)]
+    own_metrics = [metric for metric in metrics if re.match("fieldsync_(?!full_|single_)", metric)]
+    print(f"  {'':<12}" + "".join(f"{contender:>22}" for contender in contenders))
+    for metric in own_metrics:
+        own, figure, cells = metrics[metric], metric.removeprefix("fieldsync_"), []
+        for contender in contenders:
+            value = metrics.get(f"{contender}_{figure}")
+            ratio = f" ({value / own:.2f}x)" if value is not None and own and contender != "fieldsync" else " " * 8
+            cells.append(f"{'' if value is None else _number(value) + ratio:>22}")
+        print(f"  {figure:<12}" + "".join(cells))
+    for figure, note in topic(name).NOTES.items():
+        print(f"  {figure}: {note}")
+    for contender in topic(name).CONTENDERS:
+        if peers.is_missing(contender):
+            print(f"  {contender} is missing: pip install {peers.package_of(contender)}")
+    for target in topic(name).TARGETS:
+        _print_target(target, metrics)
+
+
+def _print_target(target: Target, metrics: dict[str, float]) -> None:
+    if target.of is not None and target.of not in metrics:
+        return
+    limit = target.limit * (metrics[target.of] if target.of else 1)
+    value = metrics[target.metric]
+    of = f" x {target.of}" if target.of else ""
+    verdict = "met" if value <= limit else f"missed: {value / limit:.2f} times that"
+    print(f"  target {target.metric} <= {target.limit:.4g}{of} = {_number(limit)}: {_number(value)}, {verdict}")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""The benchmarks run, agree on the values, and write what they promise. Speed is not asserted anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from bench import data, peers, runner
+from bench.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+FIGURES = {
+    "build": {"s", "peak_mb", "bytes"},
+    "open": {"ms", "read_all_s", "import_ms"},
+    "edit": {"per_s", "batch_per_s", "growth_x"},
+    "apply": {"delta_bytes", "delta_ms", "apply_ms", "first_bytes", "first_s"},
+}
+
+
+def test_all_topics(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench", "--records", "500", "--repeat", "1", "--json", str(tmp_path / "bench.json")]
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environment = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert set(found) == set(FIGURES) == set(runner.TOPICS)
+    for name, figures in FIGURES.items():
+        present = [one for one in runner.topic(name).CONTENDERS if not peers.is_missing(one)]
+        assert set(found[name]) == {f"{one}_{figure}" for one in present for figure in figures}
+        assert all(isinstance(value, int | float) for value in found[name].values())
+        assert {target.metric for target in runner.topic(name).TARGETS} <= set(found[name])
+        assert f"{name}: 500 records" in done.stdout
+    assert 0 < found["apply"]["fieldsync_delta_bytes"] < found["apply"]["fieldsync_first_bytes"]
+    assert found["build"]["fieldsync_bytes"] > found["build"]["sqlite3_bytes"] > 0
+
+
+def test_missing_peer_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("pycrdt", "loro"):
+        monkeypatch.setitem(peers.CONTENDERS, name, (f"{name}_not_there", peers.CONTENDERS[name][1]))
+    monkeypatch.setattr(runner, "_measure", lambda *_: runner.Result({"s": 2.0, "peak_mb": 1.0, "bytes": 3}, "digest"))
+    assert main(["--only", "build"]) == 0
+    assert "pycrdt is missing: pip install pycrdt_not_there" in capsys.readouterr().out
+
+
+def test_contenders_that_disagree_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(runner, "_measure", lambda _topic, contender, _count: runner.Result({"s": 1.0}, contender))
+    assert main(["--only", "build", "--repeat", "1"]) == 1
+    assert "different values" in capsys.readouterr().err
+
+
+def test_a_contender_that_lost_a_value_fails(tmp_path: Path) -> None:
+    records = data.records(50)
+    peer = peers.contender("sqlite3")(tmp_path)
+    peer.build(records)
+    assert runner.checked(peer, dict(records)) == data.digest(dict(records))
+    peer.edit([data.Edit(records[7][0], "quantity", -1)])
+    with pytest.raises(AssertionError, match="other values"):
+        runner.checked(peer, dict(records))
+    peer.close()
+
+
+def test_data_is_seeded() -> None:
+    records = data.records(300)
+    keys = [key for key, _ in records]
+    assert records == data.records(300)
+    assert records != data.records(300, seed=2)
+    assert {len(key) for key in keys} == {22}
+    assert all({name: type(value) for name, value in row.items()} == data.FIELDS for _, row in records)
+    assert {edit.key for edit in data.overwrites(keys, 1)} == set(keys)
+    again = [{(edit.key, edit.field) for edit in data.overwrites(keys, seed)} for seed in (1, 2)]
+    assert again[0] == again[1]  # the same fields, and other values
+    assert data.overwrites(keys, 1) != data.overwrites(keys, 2)
+
+
+def test_list_and_unknown_topics(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(runner.TOPICS)
+    with pytest.raises(SystemExit):
+        main(["--only", "build,nothing"])
+    assert "no topic nothing" in capsys.readouterr().err
