@@ -21,7 +21,7 @@ EPILOG = """\
 example:
   python -m bench --only build,apply --records 20000 --repeat 1 --json bench.json
 
-JSON: {"build": {"fieldsync_s": 1.2, "pycrdt_s": 1.6, ...}, "open": {...}, ...}. A topic alone: python -m bench.bench_build
+which writes {"build": {"fieldsync_s": 1.2, ...}, "apply": {...}}. One topic alone: python -m bench.bench_build
 """
 
 
@@ -50,9 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", type=_topics, default=TOPICS, metavar="TOPIC,...", help="these topics; all if not given")
+    parser.add_argument("--only", type=_topics, default=TOPICS, metavar="TOPIC,...", help="not all topics, but these")
     parser.add_argument("--records", type=int, default=100_000, help="how many records (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=3, help="medians of so many fresh processes (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="medians of so many runs (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics to a file")
     parser.add_argument("--list", action="store_true", help="list the topics and stop")
     return parser

@@ -9,7 +9,7 @@ from bench.runner import Result, Target, checked, peak_mb
 
 CONTENDERS = ("fieldsync", "fieldsync_full", "fieldsync_single", "sqlite3", "sqlite3_full", "pycrdt", "loro")
 NOTES = {
-    "fieldsync": "db.load, durability fast; fieldsync_full: the default; fieldsync_single: tx.create, 1,000 a transaction",
+    "fieldsync": "db.load, durability fast; fieldsync_full: durability full; fieldsync_single: by tx.create",
     "peak_mb": "above what the process had with packages imported and records made",
     "bytes": "of the file, checkpointed; of the documents encoded whole",
 }

@@ -38,7 +38,7 @@ class Edit(NamedTuple):
 
 
 def _makers(chance: Random) -> dict[str, Callable[[], Any]]:
-    """How each field's values are drawn: names from a vocabulary, numbers and codes at random; about 80 bytes a record."""
+    """How each field's values are drawn: names from a vocabulary, the rest at random; about 80 bytes a record."""
 
     def words(count: int, low: int, high: int) -> list[str]:
         return ["".join(chance.choices(LETTERS, k=chance.randint(low, high))).title() for _ in range(count)]

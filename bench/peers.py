@@ -1,4 +1,6 @@
-"""The contenders, each behind the same few verbs. Their packages are imported by `contender`, which a process calls once."""
+"""The contenders, each behind the same few verbs. A package is imported when its contender is asked for."""
+
+# ruff: noqa: D102 - the verbs are described once, in Peer
 
 from __future__ import annotations
 
@@ -89,7 +91,7 @@ class Fieldsync:
         self.thing: Any = Thing
         self.path = folder / "things.db"
         self._open = partial(fieldsync.open, self.path, Thing, durability="full" if full else "fast")
-        self.db = self._open()
+        self.db: Any = self._open()
 
     def build(self, records: Records) -> None:
         keys = iter([key for key, _ in records])
@@ -103,7 +105,8 @@ class Fieldsync:
                 tx.update(self.thing, key, scope=SCOPE, **{name: value})
 
     def get(self, key: str) -> Mapping[str, Any]:
-        return self.db[self.thing].get(key, scope=SCOPE).as_dict()
+        found: dict[str, Any] = self.db[self.thing].get(key, scope=SCOPE).as_dict()
+        return found
 
     def read_all(self) -> Any:
         return self.db[self.thing].where().all()
@@ -157,7 +160,7 @@ class FieldsyncSingle(Fieldsync):
 
 
 class Sqlite:
-    """A plain table of 10 columns and a key, through the driver, and with the page size and cache, that the engine uses."""
+    """A plain table of 10 columns and a key, through the engine's driver and with its pages and cache."""
 
     def __init__(self, folder: Path, *, full: bool = False) -> None:
         import apsw
@@ -291,19 +294,16 @@ class Loro(Document):
     """Loro: a map of map containers."""
 
     def __init__(self, folder: Path) -> None:
-        from loro import LoroDoc
-
-        self.doc: Any = LoroDoc()
+        self.loro: Any = import_module("loro")  # its classes have no types
+        self.doc: Any = self.loro.LoroDoc()
         self.things: Any = self.doc.get_map("things")
         self.subscription: Any = None
         super().__init__(folder)
 
     def build(self, records: Records) -> None:
-        from loro import LoroMap
-
         for start in range(0, len(records), BATCH):
             for key, row in records[start : start + BATCH]:
-                thing = self.things.insert_container(key, LoroMap())
+                thing = self.things.insert_container(key, self.loro.LoroMap())
                 for name, value in row.items():
                     thing.insert(name, value)
             self.doc.commit()
@@ -327,18 +327,14 @@ class Loro(Document):
         return found
 
     def encode(self) -> bytes:
-        from loro import ExportMode
-
-        encoded: bytes = self.doc.export(ExportMode.Snapshot())
+        encoded: bytes = self.doc.export(self.loro.ExportMode.Snapshot())
         return encoded
 
     def take(self, update: bytes) -> None:
         self.doc.import_(update)
 
     def delta(self, other: Loro) -> bytes:
-        from loro import ExportMode
-
-        update: bytes = self.doc.export(ExportMode.Updates(other.doc.oplog_vv))
+        update: bytes = self.doc.export(self.loro.ExportMode.Updates(other.doc.oplog_vv))
         return update
 
 

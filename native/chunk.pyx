@@ -396,7 +396,7 @@ cdef void get_sub(Decoder *d, Reader *r, Cell *cell) noexcept nogil:
             r.bad = True
 
 
-cdef Cell *get_address(Decoder *d, Incarnation *inc, uint64_t number) noexcept nogil:
+cdef inline Cell *get_address(Decoder *d, Incarnation *inc, uint64_t number) noexcept nogil:
     """One more cell, at the field of that number; NULL without memory."""
     cdef Cell *cell = add_cell(inc)
     if cell == NULL:
@@ -555,6 +555,17 @@ cdef object get_item(Decoder *d, Incarnation *item):
             PyBytes_FromStringAndSize(<const char *>d.packed.data, <Py_ssize_t>d.packed.size))
 
 
+cdef bint are_distinct(list pieces):
+    """Whether no incarnation is there twice. They mostly ascend, which is cheaper to see."""
+    cdef tuple last = ()
+    cdef tuple piece
+    for piece in pieces:
+        if piece[:3] <= last:
+            return len({piece[:3] for piece in pieces}) == len(pieces)
+        last = piece
+    return True
+
+
 cdef object get_change(Decoder *d, Incarnation *inc):
     cdef Reader *r = &d.streams[CHANGES]
     cdef uint64_t number = read_below(r, d.author_count)
@@ -586,7 +597,7 @@ cdef object get_change(Decoder *d, Incarnation *inc):
         if piece is None:
             return None
         pieces.append(piece)
-    if piece_count > 1 and <uint64_t>len({piece[:3] for piece in pieces}) != piece_count:
+    if not are_distinct(pieces):
         return None
     for _ in range(item_count):
         item = get_item(d, inc)

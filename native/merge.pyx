@@ -465,7 +465,9 @@ cdef object changed_fields(Work *work):
 cdef object net_events(Work *work):
     """(author, seq, by) for each change whose number of live cells here rose or fell."""
     cdef size_t i
-    cdef dict total
+    cdef dict total = None
+    if work.event_count == 0:
+        return ()
     if work.event_count == 1:
         return ((work.events[0].dot.author, work.events[0].dot.seq, work.events[0].by),) if work.events[0].by else ()
     total = {}

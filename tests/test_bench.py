@@ -20,7 +20,7 @@ FIGURES = {
 
 
 def test_all_topics(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "--records", "500", "--repeat", "1", "--json", str(tmp_path / "bench.json")]
+    command = [sys.executable, "-m", "bench", "--records=500", "--repeat=1", f"--json={tmp_path / 'bench.json'}"]
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Declared collections and fields, and the two faces of a record.
+"""Declared collections and fields, and the faces of a record.
 
     class Order(Record, table="orders"):        # without table=: "order" + "s", the class name in lower case
         customer: str                           # required at create
@@ -6,16 +6,12 @@
         price: Decimal | None = None
         hours: Counter = 0                      # adds up what devices counted apart
 
-A read gives a frozen snapshot; a write transaction gives a draft, the same class, whose attributes can be set.
-Values pass one door, `Field.check`, and come back as they left it: a subclass of a supported type (an enum of texts)
-becomes the plain type, a datetime becomes UTC, and an int in a float or Decimal field becomes one if nothing is lost.
-What other devices wrote is read as it is, whatever is declared here. A list or dict that is read belongs to the reader.
+A read gives a frozen snapshot; a write transaction gives a draft, the same class, whose attributes can be set. Values
+pass the door of values.py. What other devices wrote is read as it is, whatever is declared here. A list or dict that is
+read belongs to the reader.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, date, datetime
-from decimal import Context, Decimal
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import (
@@ -38,168 +34,13 @@ from typing import (
 
 from fieldsync.errors import SchemaError
 from fieldsync.limits import COLLECTION_NAME_BYTES_MAX, FIELD_NAME_BYTES_MAX
+from fieldsync.values import CHECKS, SUPPORTED, Check, Refusal, Value, check_any, check_number, nested, or_none
 
-VALUE_DEPTH_MAX = 32  # lists and dicts inside each other, the outermost included
 RESERVED = frozenset({"key", "scope", "collection", "as_dict"})  # names that every record has already
-
-Value: TypeAlias = "bool | int | float | Decimal | str | bytes | date | list[Value] | dict[str, Value] | None"
-Number: TypeAlias = int | float | Decimal
-Check: TypeAlias = Callable[[object, int], Value]  # (value, depth) -> as stored, or a Refusal
 T = TypeVar("T")
-
 _COUNTER = "fieldsync.Counter"
 Counter: TypeAlias = Annotated[int | float, _COUNTER]
 REQUIRED: Final[Any] = Ellipsis  # the default of a field that has none: no field can hold it
-EXACT = Context(prec=5000)  # differences of Decimals are not rounded
-
-
-# --- the door: values by type ---
-
-
-class Refusal(TypeError):  # noqa: N818 (not an error that an app sees)
-    """Why a value is refused: the end of a sentence that starts with the field's name. Does not leave this module."""
-
-
-def _wrong(wanted: str, value: object) -> Refusal:
-    return Refusal(f" wants {wanted}, got {type(value).__name__}")
-
-
-def _plain(kind: type[bool] | type[bytes]) -> Check:
-    def check(value: object, _depth: int) -> Value:
-        if type(value) is kind:
-            return value
-        if isinstance(value, kind):
-            return kind(value)
-        raise _wrong(kind.__name__, value)
-
-    return check
-
-
-def _int(value: object, _depth: int) -> int:
-    if type(value) is int and -(2**63) <= value < 2**63:
-        return value
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong("int", value)
-    if not -(2**63) <= value < 2**63:
-        raise Refusal(f" wants an int of 64 bits, got one of {value.bit_length() + 1}")
-    return int.__int__(value)
-
-
-def _float(value: object, depth: int) -> float:
-    if isinstance(value, float):
-        return value if type(value) is float else float.__float__(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong("float", value)
-    number = float(_int(value, depth))
-    if number != value:
-        raise Refusal(f" wants float, got the int {value}, which no float equals")
-    return number
-
-
-def _decimal(value: object, depth: int) -> Decimal:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(_int(value, depth))
-    if not isinstance(value, Decimal):
-        raise _wrong("Decimal", value)
-    if not value.is_finite():
-        raise Refusal(f" wants a finite Decimal, got {value}")
-    return value if type(value) is Decimal else Decimal(value)
-
-
-def _str(value: object, _depth: int) -> str:
-    if type(value) is str and value.isascii():
-        return value
-    if not isinstance(value, str):
-        raise _wrong("str", value)
-    try:
-        str.encode(value)
-    except UnicodeEncodeError:
-        raise Refusal(" wants text, got a lone surrogate, which UTF-8 cannot hold") from None
-    return value if type(value) is str else str.__str__(value)
-
-
-def _datetime(value: object, _depth: int) -> datetime:
-    if not isinstance(value, datetime):
-        raise _wrong("datetime", value)
-    if value.utcoffset() is None:
-        raise Refusal(" wants a datetime with a time zone, got a naive one: attach one, such as tzinfo=datetime.UTC")
-    try:
-        moment = value.astimezone(UTC)
-    except OverflowError:
-        raise Refusal(" wants a datetime of the years 1 to 9999 in UTC") from None
-    return moment if type(moment) is datetime else datetime.combine(moment.date(), moment.time(), UTC)
-
-
-def _date(value: object, _depth: int) -> date:
-    if not isinstance(value, date) or isinstance(value, datetime):
-        raise _wrong("date", value)
-    return value if type(value) is date else date(value.year, value.month, value.day)
-
-
-def _nested(kind: type[list[Any]] | type[dict[Any, Any]], item: Check) -> Check:
-    def check(value: object, depth: int) -> Value:
-        if not isinstance(value, kind):
-            raise _wrong(kind.__name__, value)
-        if depth >= VALUE_DEPTH_MAX:
-            raise Refusal(f" is nested deeper than {VALUE_DEPTH_MAX} levels")
-        try:
-            if isinstance(value, dict):
-                return {_str(key, depth): item(element, depth + 1) for key, element in value.items()}
-            return [item(element, depth + 1) for element in value]
-        except Refusal as refusal:
-            raise Refusal(f"[...]{refusal}") from None
-
-    return check
-
-
-def _or_none(check: Check) -> Check:
-    return lambda value, depth: None if value is None else check(value, depth)
-
-
-def _any(value: object, depth: int) -> Value:
-    check = CHECKS.get(type(value))
-    if check is None:
-        if value is None:
-            return None
-        check = next((check for kind, check in CHECKS.items() if isinstance(value, kind)), None)
-    if check is None:
-        raise _wrong(f"one of {SUPPORTED}", value)
-    return check(value, depth)
-
-
-def _number(value: object, depth: int) -> Value:
-    """What a counter can hold: an int, or a finite float or Decimal."""
-    if isinstance(value, bool) or not isinstance(value, Number):
-        raise _wrong("a number", value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise Refusal(f" wants a finite number, got {value}")
-    return _any(value, depth)
-
-
-CHECKS: dict[type, Check] = {  # a datetime is a date too, so it comes first
-    bool: _plain(bool),
-    int: _int,
-    float: _float,
-    Decimal: _decimal,
-    str: _str,
-    bytes: _plain(bytes),
-    datetime: _datetime,
-    date: _date,
-    list: _nested(list, _any),
-    dict: _nested(dict, _any),
-}
-SUPPORTED = ", ".join(kind.__name__ for kind in CHECKS)
-
-
-def check_value(name: str, value: object) -> Value:
-    """The value as it is stored where no type is declared; TypeError, naming `name`, if it cannot be held."""
-    try:
-        return _any(value, 0)
-    except Refusal as refusal:
-        raise TypeError(f"{name}{refusal}") from None
-
-
-# --- declarations ---
 
 
 class Field(NamedTuple):
@@ -332,14 +173,16 @@ class Collection:
             return dict(cells)
         return tuple(map(cells.get, self.places, self.absent))
 
-    def snapshot(self, key: str, scope: str, values: Any) -> "BaseRecord":
-        """A frozen record over `values`: a tuple in the order of `fields`, or a dict where nothing is declared."""
+    def snapshot(self, key: str, scope: str, values: Any, draft: object = None) -> "BaseRecord":
+        """A record over `values`, in the order of `fields`, or a dict where nothing is declared. Frozen but in a draft."""
         face: BaseRecord = _new(self.record or Snapshot)
         _set(face, "key", key)
         _set(face, "scope", scope)
         _set(face, "_values", values)
         if self.record is None:
             _set(face, "_collection", self)
+        if draft is not None:
+            _set(face, "_draft", draft)
         return face
 
 
@@ -365,7 +208,7 @@ def _problem_of_name(name: str, bytes_max: int = FIELD_NAME_BYTES_MAX) -> str:
 def _undeclared(collection: str, name: str) -> Field:
     if problem := _problem_of_name(name):
         raise SchemaError(f"field {name!r} of {collection}: {problem}")
-    return Field(collection, name, "register", object, True, None, None, False, _any)
+    return Field(collection, name, "register", object, True, None, None, False, check_any)
 
 
 def _declared(collection: str, name: str, annotation: Any, default: Any) -> Field:
@@ -375,7 +218,7 @@ def _declared(collection: str, name: str, annotation: Any, default: Any) -> Fiel
         raise SchemaError(f"{label}: {problem}")
     options = default if isinstance(default, Options) else Options(default)
     if get_origin(annotation) is Annotated and _COUNTER in get_args(annotation):
-        field = Field(collection, name, "counter", float, False, 0, None, options.indexed, _number)
+        field = Field(collection, name, "counter", float, False, 0, None, options.indexed, check_number)
     else:
         kind, optional, check = _compiled(annotation, label)
         field = Field(collection, name, "register", kind, optional, REQUIRED, None, options.indexed, check)
@@ -405,9 +248,9 @@ def _compiled(annotation: Any, label: str) -> tuple[type, bool, Check]:
         if origin is dict and arguments[0] is not str:
             raise SchemaError(f"{label}: keys of a dict are str")
         _, optional, item = _compiled(arguments[-1], label)
-        return origin, False, _nested(origin, _or_none(item) if optional else item)
+        return origin, False, nested(origin, or_none(item) if optional else item)
     if annotation is Any or annotation is object:
-        return object, True, _any
+        return object, True, check_any
     kind = origin or annotation
     if isinstance(kind, type) and kind in CHECKS:
         return kind, False, CHECKS[kind]
@@ -420,7 +263,6 @@ def _compiled(annotation: Any, label: str) -> tuple[type, bool, Check]:
 
 _new: Callable[[Any], Any] = object.__new__  # past the __init__ that tells apps where records come from
 _set = object.__setattr__  # past the frozen face
-_CONTAINERS = (list, dict)
 
 
 class BaseRecord:
@@ -554,79 +396,3 @@ def _inherited(cls: type[Record]) -> Iterable[Field]:
 
 def _reader(place: int) -> property:
     return property(lambda self: self._values[place])
-
-
-# --- drafts ---
-
-
-class Draft:
-    """What a transaction does to one record: `record` is what the app gets, reads and sets attributes of."""
-
-    __slots__ = ("_assigned", "_before", "_over", "_texts", "_values", "collection", "record")
-
-    def __init__(self, collection: Collection, key: str, scope: str, values: Any) -> None:
-        self._before = values
-        self._values: Any = dict(values) if collection.record is None else list(values)
-        self._assigned: dict[str, Field] = {}
-        self._over = False
-        # by text, because 1, True and 1.0 are equal and yet different values
-        named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
-        self._texts = {name: repr(value) for name, value in named if isinstance(value, _CONTAINERS)}
-        self.collection: Final = collection
-        self.record: Final = collection.snapshot(key, scope, self._values)
-        _set(self.record, "_draft", self)
-
-    @classmethod
-    def create(cls, collection: Collection, key: str, scope: str, given: Mapping[str, object]) -> "Draft":
-        """A draft of a record that does not exist yet: what it is given and its defaults are its first writes."""
-        written = collection.check_new(given)
-        draft = cls(collection, key, scope, collection.fill(written))
-        draft._before = collection.absent
-        draft._assigned = {name: collection.field(name) for name in written}
-        return draft
-
-    def assign(self, name: str, value: object) -> None:
-        """Set one field; SchemaError for a name that cannot be one, TypeError for a value that it cannot hold."""
-        if self._over:
-            raise AttributeError(f"cannot set {name!r}: the transaction of this draft is over")
-        field = self.collection.field(name)
-        checked = field.check(value)
-        if field.kind == "counter":
-            self._difference(field, checked)
-        self._values[self.collection.place(name)] = checked
-        self._assigned[name] = field
-
-    def changes(self) -> dict[str, Value]:
-        """Registers that were assigned, an equal value included, and lists and dicts that were changed in place."""
-        touched = self._assigned | {
-            name: self.collection.field(name) for name, text in self._texts.items() if repr(self._value(name)) != text
-        }
-        changes = {name: self._value(name) for name, field in touched.items() if field.kind == "register"}
-        return {
-            name: touched[name].check(value) if isinstance(value, _CONTAINERS) else value
-            for name, value in changes.items()
-        }
-
-    def increments(self) -> dict[str, Number]:
-        """By how much counters differ from when the draft was made; those that do not are left out."""
-        counters = [field for field in self._assigned.values() if field.kind == "counter"]
-        by = {field.name: self._difference(field, self._value(field.name)) for field in counters}
-        return {name: difference for name, difference in by.items() if difference}
-
-    def close(self) -> None:
-        """Refuse further writes: the transaction is over."""
-        self._over = True
-
-    def _value(self, name: str) -> Any:
-        return self._values[self.collection.place(name)]
-
-    def _difference(self, field: Field, after: Any) -> Number:
-        """A counter's total `after` less the one before, exact for int and Decimal; TypeError where they do not add."""
-        before = self._before[self.collection.place(field.name)]
-        if {type(after), type(before)} == {float, Decimal}:
-            label = f"{field.collection}.{field.name}"
-            raise TypeError(f"{label} counts in {type(before).__name__} already, got {type(after).__name__}")
-        if isinstance(after, Decimal) or isinstance(before, Decimal):
-            return EXACT.subtract(Decimal(after), Decimal(before))
-        difference: Any = field.check(after - before)
-        return difference  # type: ignore[no-any-return]

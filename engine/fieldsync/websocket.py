@@ -19,6 +19,8 @@ from fieldsync.limits import CONNECT_SECONDS_MAX, FRAME_BYTES_MAX, IDLE_SECONDS_
 from fieldsync.session import Report, Session, refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fieldsync.replica import Replica
 
 QUEUE_FRAMES_MAX = 4  # frames buffered in each direction of a connection
@@ -47,7 +49,14 @@ def check_loopback(host: str) -> None:
 class _Link:
     """Carries one session over one connection."""
 
-    def __init__(self, session: Session, connection: Any, idle_seconds: float) -> None:
+    def __init__(
+        self,
+        session: Session,
+        connection: Any,
+        idle_seconds: float,
+        progress: Callable[[Report], object] | None = None,
+    ) -> None:
+        self._progress = progress
         self._session = session
         self._connection = connection
         self._idle_seconds = idle_seconds
@@ -98,6 +107,8 @@ class _Link:
                 raise ProtocolError("a text message where frames are binary")
             await asyncio.to_thread(self._locked, self._session.receive, frame)
             self._wake.set()
+            if self._progress is not None:
+                self._progress(self._session.report)
         self._wake.set()
 
     async def _next(self) -> Any:
@@ -121,7 +132,12 @@ class _Link:
 
 
 def connect(
-    replica: Replica, address: str, *, scopes: list[str] | None = None, timeout: float = IDLE_SECONDS_MAX
+    replica: Replica,
+    address: str,
+    *,
+    scopes: list[str] | None = None,
+    timeout: float = IDLE_SECONDS_MAX,
+    progress: Callable[[Report], object] | None = None,
 ) -> Report:
     """Sync with a server. ConnectionFailed where there is no link, or it was cut; what had landed stays."""
     parts = urlsplit(address)
@@ -135,7 +151,7 @@ def connect(
 
     def run() -> None:
         try:
-            outcome.append(asyncio.run(_converse(replica, address, scopes, timeout)))
+            outcome.append(asyncio.run(_converse(replica, address, scopes, timeout, progress)))
         except BaseException as error:
             outcome.append(error)
 
@@ -148,7 +164,13 @@ def connect(
     return outcome[0]
 
 
-async def _converse(replica: Replica, address: str, scopes: list[str] | None, timeout: float) -> Report:
+async def _converse(
+    replica: Replica,
+    address: str,
+    scopes: list[str] | None,
+    timeout: float,
+    progress: Callable[[Report], object] | None,
+) -> Report:
     websockets = _websockets()
     began = time.perf_counter()
     session = await asyncio.to_thread(lambda: Session(replica, initiator=True, scopes=scopes))
@@ -161,7 +183,7 @@ async def _converse(replica: Replica, address: str, scopes: list[str] | None, ti
             open_timeout=min(timeout, CONNECT_SECONDS_MAX),
             proxy=None,
         ) as connection:
-            await _Link(session, connection, timeout).run()
+            await _Link(session, connection, timeout, progress).run()
     except (OSError, TimeoutError, websockets.exceptions.WebSocketException) as error:
         session.close()
         detail = str(error) or type(error).__name__

@@ -180,8 +180,8 @@ class SQLiteReader:
     def orphans(self, scope: int, incarnations: Sequence[Incarnation]) -> list[OrphanRow]:
         """The cells held without existence cell of those incarnations."""
         sql = (
-            "SELECT o.id, author, seq, n, collection, o.key, cells FROM json_each(?) j CROSS JOIN fs_orphan o ON scope=? "
-            "AND author=j.value->>0 AND seq=j.value->>1 AND n=j.value->>2"
+            "SELECT o.id, author, seq, n, collection, o.key, cells FROM json_each(?) j CROSS JOIN fs_orphan o "
+            "ON scope=? AND author=j.value->>0 AND seq=j.value->>1 AND n=j.value->>2"
         )
         return [_orphan(row) for row in self._db.execute(sql, (json.dumps(incarnations), scope))]
 

@@ -1,0 +1,83 @@
+"""Drafts: what a transaction does to one record, until it is told to the store."""
+
+from collections.abc import Mapping
+from decimal import Context, Decimal
+from typing import Any, Final
+
+from fieldsync.schema import Collection, Field
+from fieldsync.values import Number, Value
+
+CONTAINERS = (list, dict)  # values that an app may change in place
+EXACT = Context(prec=5000)  # differences of Decimals are not rounded
+
+
+class Draft:
+    """What a transaction does to one record: `record` is what the app gets, reads and sets attributes of."""
+
+    __slots__ = ("_assigned", "_before", "_over", "_texts", "_values", "collection", "record")
+
+    def __init__(self, collection: Collection, key: str, scope: str, values: Any) -> None:
+        self._before = values
+        self._values: Any = dict(values) if collection.record is None else list(values)
+        self._assigned: dict[str, Field] = {}
+        self._over = False
+        # by text, because 1, True and 1.0 are equal and yet different values
+        named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
+        self._texts = {name: repr(value) for name, value in named if isinstance(value, CONTAINERS)}
+        self.collection: Final = collection
+        self.record: Final = collection.snapshot(key, scope, self._values, draft=self)
+
+    @classmethod
+    def create(cls, collection: Collection, key: str, scope: str, given: Mapping[str, object]) -> "Draft":
+        """A draft of a record that does not exist yet: what it is given and its defaults are its first writes."""
+        written = collection.check_new(given)
+        draft = cls(collection, key, scope, collection.fill(written))
+        draft._before = collection.absent
+        draft._assigned = {name: collection.field(name) for name in written}
+        return draft
+
+    def assign(self, name: str, value: object) -> None:
+        """Set one field; SchemaError for a name that cannot be one, TypeError for a value that it cannot hold."""
+        if self._over:
+            raise AttributeError(f"cannot set {name!r}: the transaction of this draft is over")
+        field = self.collection.field(name)
+        checked = field.check(value)
+        if field.kind == "counter":
+            self._difference(field, checked)
+        self._values[self.collection.place(name)] = checked
+        self._assigned[name] = field
+
+    def changes(self) -> dict[str, Value]:
+        """Registers that were assigned, an equal value included, and lists and dicts that were changed in place."""
+        touched = self._assigned | {
+            name: self.collection.field(name) for name, text in self._texts.items() if repr(self._value(name)) != text
+        }
+        changes = {name: self._value(name) for name, field in touched.items() if field.kind == "register"}
+        return {
+            name: touched[name].check(value) if isinstance(value, CONTAINERS) else value
+            for name, value in changes.items()
+        }
+
+    def increments(self) -> dict[str, Number]:
+        """By how much counters differ from when the draft was made; those that do not are left out."""
+        counters = [field for field in self._assigned.values() if field.kind == "counter"]
+        by = {field.name: self._difference(field, self._value(field.name)) for field in counters}
+        return {name: difference for name, difference in by.items() if difference}
+
+    def close(self) -> None:
+        """Refuse further writes: the transaction is over."""
+        self._over = True
+
+    def _value(self, name: str) -> Any:
+        return self._values[self.collection.place(name)]
+
+    def _difference(self, field: Field, after: Any) -> Number:
+        """A counter's total `after` less the one before, exact for int and Decimal; TypeError where they do not add."""
+        before = self._before[self.collection.place(field.name)]
+        if {type(after), type(before)} == {float, Decimal}:
+            label = f"{field.collection}.{field.name}"
+            raise TypeError(f"{label} counts in {type(before).__name__} already, got {type(after).__name__}")
+        if isinstance(after, Decimal) or isinstance(before, Decimal):
+            return EXACT.subtract(Decimal(after), Decimal(before))
+        difference: Any = field.check(after - before)
+        return difference  # type: ignore[no-any-return]
