@@ -464,7 +464,7 @@ cdef object get_name(Decoder *d):
 cdef object get_piece(Decoder *d, const Stamp *dot, Incarnation *inc, uint64_t *cells):
     """(author, seq, n, name or None, packed) of one incarnation; None where the bytes are bad."""
     cdef Reader *r = &d.streams[PIECES]
-    cdef uint64_t head
+    cdef uint64_t head, _
     cdef size_t i
     cdef object name = None
     inc.name = get_reference(d, r, dot, &inc.n)
@@ -482,7 +482,7 @@ cdef object get_piece(Decoder *d, const Stamp *dot, Incarnation *inc, uint64_t *
         if name is None:
             return None
     d.scratch.size = 0
-    for i in range(head >> 2):
+    for _ in range(head >> 2):
         if not get_cell(d, inc, dot):
             return None
     if d.scratch.failed:

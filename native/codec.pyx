@@ -7,10 +7,10 @@ from libc.stdlib cimport free, qsort
 from libc.string cimport memcpy
 
 from bytes cimport (
-    DATETIME_MAX_US, DATETIME_MIN_US, DECIMAL_BYTES_MAX, DECIMAL_EXPONENT_MAX, TAG_BYTES, TAG_DATE, TAG_DATETIME, TAG_DECIMAL, TAG_FALSE, TAG_FLOAT,
-    TAG_INT, TAG_LIST, TAG_MAP, TAG_NONE, TAG_SHORT_STR, TAG_SMALL_INT, TAG_STR, TAG_TRUE, TAG_UNKNOWN,
-    VALUE_DEPTH_MAX, Reader, Writer, check_value, read_byte, read_bytes, read_fixed, read_varint, reader_of, unzigzag,
-    write_byte, write_bytes, write_fixed, write_varint, writer_free, zigzag,
+    DATETIME_MAX_US, DATETIME_MIN_US, DECIMAL_BYTES_MAX, DECIMAL_EXPONENT_MAX, TAG_BYTES, TAG_DATE, TAG_DATETIME,
+    TAG_DECIMAL, TAG_FALSE, TAG_FLOAT, TAG_INT, TAG_LIST, TAG_MAP, TAG_NONE, TAG_SHORT_STR, TAG_SMALL_INT, TAG_STR,
+    TAG_TRUE, TAG_UNKNOWN, VALUE_DEPTH_MAX, Reader, Writer, check_value, read_byte, read_bytes, read_fixed,
+    read_varint, reader_of, unzigzag, write_byte, write_bytes, write_fixed, write_varint, writer_free, zigzag,
 )
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record, Stamp, add_cell, add_dot,
@@ -546,7 +546,7 @@ cdef bint is_finite(object total):
 
 
 cdef object sum_up(list totals):
-    """The exact sum of a counter's totals, whatever their order; a float is rounded once. What is no number is left out."""
+    """The exact sum of a counter's totals, in any order; a float is rounded once. What is no number is left out."""
     cdef list finite = [total for total in totals if is_finite(total)]
     kinds = {type(total) for total in finite}
     if kinds <= {int}:

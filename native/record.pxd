@@ -365,7 +365,7 @@ cdef inline Status parse_incarnation(Reader *r, Incarnation *inc, const Fields *
 
 
 cdef inline int parse_record(bytes data, Record *record, const Fields *fields, uint64_t authors) except -1:
-    """Append all incarnations of a record; ValueError where one is damaged or has an author that is not below `authors`."""
+    """Append all incarnations of a record; ValueError where one is damaged or names an author not below `authors`."""
     cdef Reader r = reader_of(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
     cdef Incarnation *inc
     cdef Status status

@@ -4,13 +4,14 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fieldsync._native import codec, merge
-from tests import model
+from tests import canonical, model
 from tests.histories import AUTHORS, FIELDS, KEY, NUMBERS, OTHER_NUMBERS, RECORD_NAME, SUBS, VALUES, histories
 from tests.model import Address, Cell, Incarnation, Name, Removal, Stamp
 
+from fieldsync._native import codec, merge
+
 AUTHOR_BYTES, FIELD_BYTES = NUMBERS.author_bytes, NUMBERS.field_bytes
+SPARE = Cell(Address("status", model.REGISTER), Stamp(300, AUTHORS[1], 1), VALUES[0])
 chances = st.integers(0, 2**32).map(random.Random)
 
 
@@ -126,7 +127,7 @@ def test_what_was_removed_does_not_come_back(history, chance):
     """A removal of all that one had seen leaves nothing of it, also if parts of it arrive late and by themselves."""
     (seen,) = history.portions(chance, 1)
     removals = merge.removals(NUMBERS.pack(seen), FIELD_BYTES)
-    older = [model.only(change.piece, change.dot) for change in history.changes if model.merge(seen, change.piece) == seen]
+    older = [change.piece for change in history.changes if model.merge(seen, change.piece) == seen]
     chance.shuffle(older)
     held = ()
     for piece in (seen, *older):
@@ -180,6 +181,26 @@ def test_many_records_in_one_call_are_as_many_calls(several, chance):
     outcomes, digest = merge.merge(items, KEY, FIELD_BYTES, AUTHOR_BYTES)
     assert outcomes == expected
     assert int.from_bytes(digest, "little") == total % 2**128
+
+
+@given(histories)
+def test_fresh_records_weigh_what_merging_them_gives(history):
+    one = [{name: inc} for one in history.replicas for name, inc in model.living(one.record).items()]
+    names = [canonical.encode(["orders", str(i)]) for i in range(len(one))]
+    weight = sum(model.digest(record, name, KEY) for record, name in zip(one, names, strict=True)) % 2**128
+    digest = merge.fresh([NUMBERS.pack(record) for record in one], names, KEY, FIELD_BYTES, AUTHOR_BYTES)
+    assert int.from_bytes(digest, "little") == weight
+
+
+def test_only_one_live_incarnation_is_fresh():
+    dead = NUMBERS.pack({Name(AUTHORS[0], 1, 0): Incarnation(None, frozenset([SPARE]))})
+    live = NUMBERS.pack({Name(AUTHORS[0], 1, 0): Incarnation(5, frozenset())})
+    for packed in (dead, live + live, b""):
+        with pytest.raises(ValueError, match="live"):
+            merge.fresh([packed], [b""], KEY, FIELD_BYTES, AUTHOR_BYTES)
+    for names, key in (([], KEY), ([b""], b"short")):
+        with pytest.raises(ValueError, match=r"16|argument"):
+            merge.fresh([live], names, key, FIELD_BYTES, AUTHOR_BYTES)
 
 
 # Nobody honest makes these, but two replicas must settle them alike ---------------------------------------------------
@@ -237,7 +258,7 @@ def test_one_cell_after_another():
     name = Name(AUTHORS[0], 1, 0)
     born = Stamp(100, *name.dot)
     price = Address("price", model.REGISTER)
-    record = {name: Incarnation(100, frozenset([Cell(price, born, model.encode(1))]))}
+    record = {name: Incarnation(100, frozenset([Cell(price, born, canonical.encode(1))]))}
     first = model.write(record, Stamp(110, AUTHORS[1], 1), [("price", 8, 2)], [])
     second = model.write(record, Stamp(120, AUTHORS[2], 1), [("price", 8, 3)], [])
     both = check(NUMBERS, record, [first, second], [])
@@ -265,11 +286,10 @@ def test_an_edit_that_a_delete_had_not_seen_is_kept():
 def test_a_field_counts_as_changed_when_its_incarnation_comes_to_life_or_dies():
     """Nothing at the field itself came or went, but what queries see of it did."""
     one, two = Name(AUTHORS[0], 1, 0), Name(AUTHORS[0], 2, 0)
-    status = Cell(Address("status", 8), Stamp(300, AUTHORS[1], 1), VALUES[0])
-    early = {one: Incarnation(None, frozenset([status])), two: Incarnation(200, frozenset())}
+    early = {one: Incarnation(None, frozenset([SPARE])), two: Incarnation(200, frozenset())}
     outcome, _ = run(NUMBERS, parts(NUMBERS, early), [{one: Incarnation(100, frozenset())}], [])
     assert outcome[2] == (2,)
-    whole = {**early, one: Incarnation(100, frozenset([status]))}
+    whole = {**early, one: Incarnation(100, frozenset([SPARE]))}
     outcome, _ = run(NUMBERS, parts(NUMBERS, whole), [], [Removal(one, True, {})])
     assert outcome[2] == (2,)
 
@@ -295,9 +315,9 @@ def test_a_removal_with_many_addresses_takes_one_pass():
     cell = bytes([5, 0, 4])  # of the set: stamp 0, an element of 4 bytes
     head = bytes([0, 1, 1, 0, 1, 2, 1, 0])  # headless, (1, 1), n 0; one stamp, (2, 1) at time 0
     cells = b"".join(cell + struct.pack(">I", i) + b"\x00" for i in range(count))
-    piece = model.sized(head + cells)
+    piece = canonical.sized(head + cells)
     sights = b"".join(bytes([5, 4]) + struct.pack(">I", i) + bytes([0, 1, 2, 1]) for i in range(count))
-    item = bytes([0]) + model.varint(count) + sights
+    item = bytes([0]) + canonical.varint(count) + sights
     removal = (*NUMBERS.number(name), item)
     assert merge.removals(piece, FIELD_BYTES) == [removal]
     (outcome,), digest = merge.merge([((packed,), (piece,), (removal,), b"")], KEY, FIELD_BYTES, AUTHOR_BYTES)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fieldsync import schema as fs
 from fieldsync.errors import LimitExceeded, SchemaError
-from fieldsync.query import IN_VALUES_MAX, OPERATORS, TERMS_MAX, Conditions, Ordering, Plan, column_value, quote
+from fieldsync.limits import IN_VALUES_MAX, TERMS_MAX
+from fieldsync.query import OPERATORS, Conditions, Ordering, Plan, column_value, quote
 
 
 class Thing(fs.Record):

@@ -19,7 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldsync import schema as fs
+from fieldsync.draft import Draft
 from fieldsync.errors import SchemaError
+from fieldsync.limits import VALUE_DEPTH_MAX
+from fieldsync.values import check_value
 
 
 class Order(fs.Record, table="orders"):
@@ -180,18 +183,18 @@ def test_only_derived_classes_declare_a_collection(other):
 
 
 def test_the_signature_follows_what_columns_and_indexes_follow_from():
-    size = declare({"size": (int,)}).signature()
-    assert declare({"size": (int,)}).signature() == size
-    assert declare({"size": (str,)}).signature() == size  # a column holds what was written, whatever is declared
-    same = declare({"size": (int,), "name": (str,)}).signature()
-    assert declare({"name": (str,), "size": (int,)}).signature() == same
+    size = declare({"size": (int,)}).signature
+    assert declare({"size": (int,)}).signature == size
+    assert declare({"size": (str,)}).signature == size  # a column holds what was written, whatever is declared
+    same = declare({"size": (int,), "name": (str,)}).signature
+    assert declare({"name": (str,), "size": (int,)}).signature == same
     others = [
-        declare({}).signature(),
-        declare({"length": (int,)}).signature(),
-        declare({"size": (fs.Counter,)}).signature(),
-        declare({"size": (int, fs.field(index=True))}).signature(),
-        declare({"size": (int, 5)}).signature(),
-        declare({"size": (float, 5.0)}).signature(),
+        declare({}).signature,
+        declare({"length": (int,)}).signature,
+        declare({"size": (fs.Counter,)}).signature,
+        declare({"size": (int, fs.field(index=True))}).signature,
+        declare({"size": (int, 5)}).signature,
+        declare({"size": (float, 5.0)}).signature,
         same,
     ]
     assert len({size, *others}) == len(others) + 1
@@ -204,7 +207,7 @@ def test_the_signature_follows_what_columns_and_indexes_follow_from():
 def test_a_scalar_comes_back_as_it_went_in(data, name):
     value = data.draw(SCALARS[name])
     assert exactly(SAMPLES.field(name).check(value)) == exactly(value)
-    assert exactly(fs.check_value("x", value)) == exactly(value)
+    assert exactly(check_value("x", value)) == exactly(value)
     assert exactly(SAMPLES.field("anything").check(value)) == exactly(value)
 
 
@@ -268,7 +271,7 @@ def test_refusals_say_the_type_wanted_the_type_got_and_what_helps():
     with pytest.raises(TypeError, match=r"^orders\.placed .* naive .* attach"):
         ORDERS.field("placed").check(datetime(2024, 5, 1))
     with pytest.raises(TypeError, match=r"^notes\.n wants one of bool, int, .*, got set$"):
-        fs.check_value("notes.n", {1})
+        check_value("notes.n", {1})
 
 
 def test_an_optional_field_holds_none_and_others_do_not():
@@ -281,13 +284,13 @@ def test_an_optional_field_holds_none_and_others_do_not():
 def test_an_int_becomes_the_declared_float_or_decimal_where_nothing_is_lost():
     assert exactly(SAMPLES.field("a_float").check(2**53)) == exactly(float(2**53))
     assert exactly(SAMPLES.field("a_decimal").check(5)) == exactly(Decimal(5))
-    assert exactly(fs.check_value("x", 5)) == "5"
+    assert exactly(check_value("x", 5)) == "5"
 
 
 def test_an_aware_datetime_becomes_utc():
     there = datetime(2024, 5, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
     assert exactly(SAMPLES.field("a_datetime").check(there)) == exactly(datetime(2024, 4, 30, 23, 30, tzinfo=UTC))
-    assert exactly(fs.check_value("x", [there])) == exactly([datetime(2024, 4, 30, 23, 30, tzinfo=UTC)])
+    assert exactly(check_value("x", [there])) == exactly([datetime(2024, 4, 30, 23, 30, tzinfo=UTC)])
 
 
 class Color(enum.StrEnum):
@@ -322,7 +325,7 @@ def subclass(base: type) -> type:
     ],
 )
 def test_a_subclass_becomes_the_plain_type(name, value, plain):
-    for checked in (SAMPLES.field(name).check(value), fs.check_value("x", value)):
+    for checked in (SAMPLES.field(name).check(value), check_value("x", value)):
         assert exactly(checked) == exactly(plain)
         assert type(checked) is type(plain)
 
@@ -335,14 +338,14 @@ def nest(levels: int, leaf: Any, wrap: Any) -> Any:
 
 @pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}])
 def test_depth_is_bounded(wrap):
-    deepest = nest(fs.VALUE_DEPTH_MAX, Decimal(1), wrap)
-    assert fs.check_value("x", deepest) == deepest
+    deepest = nest(VALUE_DEPTH_MAX, Decimal(1), wrap)
+    assert check_value("x", deepest) == deepest
     with pytest.raises(TypeError, match="nested deeper than 32"):
-        fs.check_value("x", wrap(deepest))
+        check_value("x", wrap(deepest))
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(TypeError, match="nested deeper"):
-        fs.check_value("x", endless)
+        check_value("x", endless)
 
 
 # --- create ---
@@ -477,7 +480,7 @@ def test_snapshots_are_equal_by_what_they_say():
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda record: pickle.loads(pickle.dumps(record))])
 def test_records_can_be_copied_and_pickled_as_snapshots(duplicate):
     for collection, values in ((ORDERS, VALUES), (NOTES, {"text": ["x"]})):
-        for record in (collection.snapshot("k", "s", values), fs.Draft(collection, "k", "s", values).record):
+        for record in (collection.snapshot("k", "s", values), Draft(collection, "k", "s", values).record):
             twin = duplicate(record)
             assert twin == record
             assert type(twin) is type(record)
@@ -496,7 +499,7 @@ def test_apps_do_not_make_records_themselves():
 
 
 def test_a_draft_reads_its_own_writes_and_tells_them():
-    draft = fs.Draft(ORDERS, "o-1", "job/7", VALUES)
+    draft = Draft(ORDERS, "o-1", "job/7", VALUES)
     order = draft.record
     assert isinstance(order, Order)
     order.status, order.hours = "done", order.hours + 1.5
@@ -510,7 +513,7 @@ def test_a_draft_reads_its_own_writes_and_tells_them():
 
 
 def test_an_equal_value_is_a_write_and_an_equal_total_is_none():
-    draft = fs.Draft(ORDERS, "o-1", "job/7", VALUES)
+    draft = Draft(ORDERS, "o-1", "job/7", VALUES)
     draft.record.status = "open"
     draft.record.hours += 5
     draft.record.hours -= 5
@@ -519,7 +522,7 @@ def test_an_equal_value_is_a_write_and_an_equal_total_is_none():
 
 
 def test_a_draft_refuses_names_and_values_that_cannot_be():
-    order = fs.Draft(ORDERS, "o-1", "job/7", VALUES).record
+    order = Draft(ORDERS, "o-1", "job/7", VALUES).record
     with pytest.raises(AttributeError, match="orders has no field 'staus'; did you mean 'status'"):
         order.staus = "done"
     with pytest.raises(TypeError, match=r"orders\.status wants str, got int"):
@@ -528,12 +531,12 @@ def test_a_draft_refuses_names_and_values_that_cannot_be():
         with pytest.raises(AttributeError, match="has no field"):
             setattr(order, name, "x")
     with pytest.raises(SchemaError, match="did you mean 'status'"):
-        fs.Draft(ORDERS, "o-1", "job/7", VALUES).assign("staus", "done")
+        Draft(ORDERS, "o-1", "job/7", VALUES).assign("staus", "done")
     assert order == ORDERS.snapshot("o-1", "job/7", VALUES)
 
 
 def test_an_undeclared_draft_takes_any_name():
-    draft = fs.Draft(NOTES, "n1", "job/7", {"text": "x", "size": 1})
+    draft = Draft(NOTES, "n1", "job/7", {"text": "x", "size": 1})
     note = draft.record
     note.text = "y"
     note.color = Color.RED
@@ -548,8 +551,8 @@ def test_an_undeclared_draft_takes_any_name():
 
 @pytest.mark.parametrize(("collection", "values"), [(ORDERS, VALUES), (NOTES, {"tags": ["a"], "n": 1})])
 def test_a_list_changed_in_place_is_a_write_and_is_checked(collection, values):
-    def draft() -> fs.Draft:
-        return fs.Draft(collection, "k", "s", copy.deepcopy(values))
+    def draft() -> Draft:
+        return Draft(collection, "k", "s", copy.deepcopy(values))
 
     untouched, appended, retyped, bad = draft(), draft(), draft(), draft()
     appended.record.tags.append("b")
@@ -568,23 +571,23 @@ def test_a_list_changed_in_place_is_a_write_and_is_checked(collection, values):
 
 
 def test_a_list_that_changes_its_types_alone_is_a_write():
-    draft = fs.Draft(NOTES, "k", "s", {"tags": [1]})
+    draft = Draft(NOTES, "k", "s", {"tags": [1]})
     draft.record.tags[0] = True
     assert exactly(draft.changes()) == "{'tags': [True]}"
 
 
 def test_a_new_record_writes_what_it_was_given_and_its_defaults():
-    draft = fs.Draft.create(ORDERS, "o-1", "job/7", {"customer": "Acme", "hours": 2.5})
+    draft = Draft.create(ORDERS, "o-1", "job/7", {"customer": "Acme", "hours": 2.5})
     assert draft.record == ORDERS.snapshot("o-1", "job/7", ("Acme", "open", None, 0.5, None, [], None, 2.5, 0))
     draft.record.visits += 2
     draft.record.tags.append("new")
     assert draft.changes() == {"customer": "Acme", "status": "open", "weight": 0.5, "tags": ["new"]}
     assert draft.increments() == {"hours": 2.5, "visits": 2}
-    assert fs.Draft.create(NOTES, "n1", "s", {"text": "x"}).changes() == {"text": "x"}
+    assert Draft.create(NOTES, "n1", "s", {"text": "x"}).changes() == {"text": "x"}
 
 
 def test_a_draft_is_closed_with_its_transaction():
-    draft = fs.Draft(ORDERS, "o-1", "job/7", VALUES)
+    draft = Draft(ORDERS, "o-1", "job/7", VALUES)
     draft.record.status = "done"
     draft.close()
     with pytest.raises(AttributeError, match="transaction of this draft is over"):
@@ -597,7 +600,7 @@ counts = st.integers(-(2**40), 2**40) | st.floats(-1e9, 1e9) | st.decimals(-(10*
 
 @given(counts, st.lists(counts, max_size=5))
 def test_increments_carry_the_total_from_what_was_read_to_what_was_set(total, totals):
-    draft = fs.Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], total))
+    draft = Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], total))
     order = draft.record
     for value in totals:
         if {type(total), type(value)} == {float, Decimal}:
@@ -616,7 +619,7 @@ def test_increments_carry_the_total_from_what_was_read_to_what_was_set(total, to
 
 @pytest.mark.parametrize("value", [True, None, "1", math.nan, math.inf, Decimal("NaN"), 2**63, [1]])
 def test_a_counter_counts_in_finite_numbers(value):
-    order = fs.Draft(ORDERS, "o-1", "job/7", VALUES).record
+    order = Draft(ORDERS, "o-1", "job/7", VALUES).record
     with pytest.raises(TypeError, match=r"^orders\.hours wants"):
         order.hours = value
     assert order.hours == 2
@@ -624,13 +627,13 @@ def test_a_counter_counts_in_finite_numbers(value):
 
 def test_decimals_count_exactly():
     digits = Decimal("12345678901234567890123456789012345678901234567890.01")
-    draft = fs.Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], 1))
+    draft = Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], 1))
     draft.record.visits = digits
     assert draft.increments() == {"visits": Decimal("12345678901234567890123456789012345678901234567889.01")}
 
 
 def test_a_difference_beyond_64_bits_is_refused():
-    order = fs.Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], -5)).record
+    order = Draft(ORDERS, "o-1", "job/7", (*VALUES[:-1], -5)).record
     with pytest.raises(TypeError, match=r"^orders\.visits wants an int of 64 bits"):
         order.visits = 2**63 - 1
 
@@ -640,7 +643,7 @@ operations = st.lists(st.tuples(st.sampled_from(["text", "size", "tags"]), neste
 
 @given(st.dictionaries(st.sampled_from(["text", "size"]), nested), operations)
 def test_a_draft_is_what_was_read_with_the_last_writes_on_top(values, writes):
-    draft = fs.Draft(NOTES, "n1", "s", copy.deepcopy(values))
+    draft = Draft(NOTES, "n1", "s", copy.deepcopy(values))
     for name, value in writes:
         setattr(draft.record, name, value)
     assert exactly(draft.changes()) == exactly(dict(writes))

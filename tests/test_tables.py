@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldsync import tables
+from fieldsync import guessing, tables
 from fieldsync.errors import LoadError, SchemaError
+from fieldsync.limits import REMEMBERED_TEXTS_MAX, ROW_CHARS_MAX
 from fieldsync.samples import field_service_records, find_flights
-from fieldsync.tables import BadRow, fill_template, open_table
+from fieldsync.tables import BadRow, open_table
+from fieldsync.template import fill_template
 
 
 @pytest.fixture
@@ -193,7 +195,7 @@ def test_a_given_type_is_taken_at_its_word(save, kind, text, expected):
 def test_a_given_type_refuses_what_it_cannot_hold(save, kind):
     table = open_table(save("a,b\nok?,x\n"), types={"a": kind})
     assert list(table) == []
-    assert table.bad_rows == [BadRow(2, f"column 'a': 'ok?' is not {tables._EXPECTED[kind]}")]
+    assert table.bad_rows == [BadRow(2, f"column 'a': 'ok?' is not {guessing.EXPECTED[kind]}")]
 
 
 def test_given_ints_refuse_fractions(save):
@@ -215,7 +217,7 @@ def test_sampling_goes_on_until_each_column_has_a_value(save):
 
 
 def test_sampling_ends_for_a_column_that_stays_empty(save, monkeypatch):
-    monkeypatch.setattr(tables, "SAMPLE_ROWS_MAX", 20)
+    monkeypatch.setattr(guessing, "SAMPLE_ROWS_MAX", 20)
     path = save("a,b\n" + "NA,x\n" * 50 + "7,x\n")
     assert open_table(path, sample_rows=5).columns["a"] == "str"
     assert values(path, sample_rows=5)[-1] == "7"
@@ -248,7 +250,7 @@ COLUMNS = {  # type -> values, and how they are written
 
 
 @given(data=st.data(), kinds=st.lists(st.sampled_from(list(COLUMNS)), min_size=1, max_size=5))
-@pytest.mark.parametrize("remembered", [1, tables.REMEMBERED_TEXTS_MAX])
+@pytest.mark.parametrize("remembered", [1, REMEMBERED_TEXTS_MAX])
 def test_what_is_written_comes_back(data, kinds, remembered, tmp_path_factory):
     row = st.tuples(*(st.none() | COLUMNS[kind][0] for kind in kinds))
     anchor = tuple({"str": "x", "float": 0.5, "bool": True}.get(kind) for kind in kinds)  # pins the ambiguous types
@@ -314,7 +316,7 @@ def test_line_numbers_hold_whatever_comes_before(bad, heights, tmp_path_factory)
 
 
 def test_bad_rows_are_bounded_and_counted(save, monkeypatch):
-    monkeypatch.setattr(tables, "BAD_ROWS_KEPT", 3)
+    monkeypatch.setattr(tables, "REJECTED_ROWS_KEPT", 3)
     table = open_table(save("a,b\n1,2\n" + "x\n" * 10))
     assert len(list(table)) == 1
     assert ([row.line for row in table.bad_rows], table.bad_row_count) == ([3, 4, 5], 10)
@@ -371,7 +373,7 @@ def test_a_file_that_is_no_table_says_what_to_do(save, content, hint, name):
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.csv.zip"])
 @pytest.mark.parametrize(
     "record",
-    ["x" * (tables.RECORD_CHARS_MAX + 1), '"\n",' * (tables.RECORD_CHARS_MAX // 4), "x," * tables.RECORD_CHARS_MAX],
+    ["x" * (ROW_CHARS_MAX + 1), '"\n",' * (ROW_CHARS_MAX // 4), "x," * ROW_CHARS_MAX],
     ids=["one line", "many lines", "many fields"],
 )
 def test_records_are_bounded(save, name, record):

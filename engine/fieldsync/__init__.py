@@ -7,13 +7,15 @@
         tx.create("notes", scope="job/7", key="n1", text="arrived")
     db.sync("ws://127.0.0.1:8765")
 
-Where everything is: database.py is the front door (open, Database); schema.py declares records, query.py compiles
-queries, loading.py and tables.py load them; transaction.py and apply.py write, over sqlite.py; session.py and exchange.py
-sync, over messages.py; websocket.py carries it. The kernels are native/*.pyx, each called by one module.
+Where everything is: database.py is the front door (open, Database), reading.py and writing.py are what it gives (Table,
+Query, Transaction). schema.py declares records, values.py says what they hold, query.py compiles queries; loading.py
+loads rows, tables.py reads them from files. replica.py is a store, a clock and the news of what changed: transaction.py
+and apply.py write over sqlite/, session.py and exchange.py sync by the frames of messages.py, which websocket.py and
+memory.py carry. The kernels are native/*.pyx, each called by one module.
 """
 
 from fieldsync.codec import Unknown
-from fieldsync.database import Database, Query, ScopeInfo, Table, Transaction, open, serve
+from fieldsync.database import Database, ScopeInfo, open, serve
 from fieldsync.errors import (
     AlreadyExists,
     AmbiguousKey,
@@ -38,9 +40,11 @@ from fieldsync.errors import (
     VersionMismatch,
 )
 from fieldsync.loading import LoadReport
+from fieldsync.reading import Query, Table
 from fieldsync.schema import Counter, Record, Snapshot, field
 from fieldsync.session import Report
 from fieldsync.watch import Event, Watch
+from fieldsync.writing import Transaction
 
 __version__ = "0.1.0"
 __all__ = [

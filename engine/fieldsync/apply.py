@@ -101,7 +101,7 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
         for removal in target.removals
     }
     _write_index(writer, scope, batch, arrivals, names)
-    return scope.with_(digest=record.add_digests(scope.digest, difference)), batch.touched
+    return scope._replace(digest=record.add_digests(scope.digest, difference)), batch.touched
 
 
 def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scope, list[Touched]]:
@@ -117,7 +117,7 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
         pieces = [packed for _, _, packed in new.records]
         names = [record.canonical_name(new.collection_name, key) for _, key, _ in new.records]
         difference = record.digest_of_new(writer.dictionary, record.digest_key(scope.name), pieces, names)
-        scope = scope.with_(digest=record.add_digests(scope.digest, difference))
+        scope = scope._replace(digest=record.add_digests(scope.digest, difference))
         _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
         entries.extend(Entry(new.collection, n, first + i, 1) for i, (n, _, _) in enumerate(new.records))
         touched.extend(Touched(new.collection, scope.name, key, False, True) for _, key, _ in new.records)

@@ -25,13 +25,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console()
+# what is printed holds names out of files: none of it is markup
+console = Console(markup=False, emoji=False, highlight=False)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 DatabasePath = Annotated[Path, typer.Option("--db", help="The database file; made if it does not exist.")]
 
 
 def _example(text: str) -> str:
     return f"Example: [bold]{text}[/bold]"
+
+
+def _say(text: str, style: str | None = None) -> None:
+    console.print(text, style=style, soft_wrap=True)
 
 
 @app.command(
@@ -57,10 +63,10 @@ def load(
     with fieldsync.open(db, durability="fast" if fast else "full") as database:
         report = load_file(database, file, collection, key=key, scope=scope, types=_pairs(types or []))
     for line, reason in report.rejected[:20]:
-        console.print(f"line {line} left out: {reason}", style="yellow", highlight=False)
+        _say(f"line {line} left out: {reason}", "yellow")
     if report.rejected_count > 20:
-        console.print(f"... and {report.rejected_count - 20} more", style="yellow")
-    console.print(
+        _say(f"... and {report.rejected_count - 20:,} more", "yellow")
+    _say(
         f"{report.loaded:,} records written, {report.unchanged:,} unchanged, {report.rejected_count:,} rows left out, "
         f"{len(report.scopes)} scopes, {report.seconds:.1f} s"
     )
@@ -87,11 +93,11 @@ def serve(
     import threading
 
     with fieldsync.open(db, hub=hub) as database, fieldsync.serve(database, host, port) as server:
-        console.print(f"serving {db} on {server.url}; Ctrl-C ends it", highlight=False)
+        _say(f"serving {db} on {server.url}; Ctrl-C ends it")
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
-            console.print("stopped")
+            _say("stopped")
 
 
 @app.command(epilog=_example("fieldsync sync --db field.db --scope job/7 ws://127.0.0.1:8765"))
@@ -107,13 +113,13 @@ def sync(
         if scope:
             database.enter(*scope)
         report = database.sync(url, scopes=scope if only else None, timeout=timeout)
-    console.print(
+    _say(
         f"{len(report.scopes)} scopes: {report.changes_received:,} changes received, {report.changes_sent:,} sent, "
         f"{report.bytes_received:,} bytes in, {report.bytes_sent:,} out, {report.round_trips} round trips, "
         f"{report.seconds:.2f} s"
     )
     if report.refused:
-        console.print(f"not held by the peer: {', '.join(report.refused)}", style="yellow")
+        _say(f"not held by the peer: {', '.join(report.refused)}", "yellow")
 
 
 @app.command(epilog=_example("fieldsync info field.db"))
@@ -140,11 +146,11 @@ def demo(
 
 
 def main() -> None:
-    """The entry point: errors of the project are one line, not a traceback."""
+    """The entry point: what goes wrong is one line, not a traceback."""
     try:
         app()
-    except FieldsyncError as error:
-        console.print(f"error: {error}", style="red", highlight=False)
+    except (FieldsyncError, OSError) as error:
+        errors.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
 
 

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import apsw
 
-from fieldsync import loading, record
-from fieldsync.errors import AlreadyExists, AmbiguousKey, DataError, NotFound, SchemaError
+from fieldsync import loading
+from fieldsync.errors import DataError, SchemaError
 from fieldsync.limits import IDLE_SECONDS_MAX
+from fieldsync.memory import join
 from fieldsync.query import Plan
+from fieldsync.reading import Table
 from fieldsync.replica import Replica
-from fieldsync.schema import BaseRecord, Collection, Draft, Record, Snapshot
-from fieldsync.session import Report, Session
+from fieldsync.schema import BaseRecord, Collection
 from fieldsync.sqlite import SQLiteStore
 from fieldsync.store import CollectionRow
 from fieldsync.transaction import KINDS, check_names
-from fieldsync.watch import Event
+from fieldsync.writing import KEY_RANDOM_BITS, Transaction, new_key
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from fieldsync.apply import Touched
     from fieldsync.loading import LoadReport
-    from fieldsync.replica import WriteBatch
-    from fieldsync.sqlite import SQLiteReader
-    from fieldsync.store import Row
-    from fieldsync.transaction import LocalChange, Pending
-    from fieldsync.watch import Watch
+    from fieldsync.schema import Record, Snapshot
+    from fieldsync.session import Report
     from fieldsync.websocket import Server
 
 R = TypeVar("R", bound=BaseRecord)
-KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"  # in the order of their codes
 
 
 def open(  # noqa: A001 - reads as fieldsync.open
@@ -92,7 +87,7 @@ class Database:
     ) -> None:
         self.replica = replica
         self.path = replica.store.path
-        self._collections = {}
+        self._collections: dict[str, Collection] = {}
         for record_class in declared:
             collection = Collection.of(record_class)
             if self._collections.setdefault(collection.name, collection) is not collection:
@@ -116,14 +111,16 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Transaction]:
         """A write transaction: durable when the block ends, undone whole if an exception leaves it."""
-        transaction = Transaction(self)
         with self.replica.writing() as batch:
-            transaction.begin(batch)
+            transaction = Transaction(batch, self.collection, self._generate_key)
             try:
                 yield transaction
                 transaction.collect()
             finally:
                 transaction.close()
+
+    def _generate_key(self) -> str:
+        return new_key(self.replica.wall_ms(), secrets.randbits(KEY_RANDOM_BITS))
 
     def load(
         self,
@@ -165,7 +162,7 @@ class Database:
     @overload
     def __getitem__(self, of: str) -> Table[Snapshot]: ...
     def __getitem__(self, of: Any) -> Table[Any]:
-        return Table(self, self.collection(of))
+        return Table(self.replica, Plan.of(self.collection(of)))
 
     def sql(self, statement: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement that only reads; each collection is a view with key, scope and its fields."""
@@ -208,306 +205,6 @@ class Database:
         return connect(self.replica, peer, scopes=scopes, timeout=timeout)
 
 
-def join(one: Replica, other: Replica, *, scopes: list[str] | None = None, cut_after: int | None = None) -> Report:
-    """Sync two replicas of this process in memory; with cut_after, the link dies after so many frames."""
-    began = time.perf_counter()
-    sides = (Session(one, initiator=True, scopes=scopes), Session(other, initiator=False))
-    try:
-        frames, idle, turn = 0, 0, 0
-        while idle < 2 and frames != cut_after:
-            frame = sides[turn].next_frame()
-            if frame is None:
-                idle, turn = idle + 1, 1 - turn
-                continue
-            frames, idle = frames + 1, 0
-            sides[1 - turn].receive(frame)
-    finally:
-        for side in sides:
-            side.close()
-    sides[0].report.seconds = time.perf_counter() - began
-    return sides[0].report
-
-
 def _row(collection: Collection) -> CollectionRow:
     columns = tuple((one.name, KINDS[one.kind], one.indexed, one.absent) for one in collection.fields)
-    return CollectionRow(0, collection.name, columns, collection.signature())
-
-
-def snapshot(collection: Collection, reader: SQLiteReader, key: str, scope: str, packed: bytes) -> BaseRecord:
-    """The frozen record of a packed one."""
-    return collection.snapshot(key, scope, values_of(collection, reader, packed))
-
-
-def values_of(collection: Collection, reader: SQLiteReader, packed: bytes) -> Any:
-    """The values of a packed record as its collection's records hold them: a tuple if declared, else a dict."""
-    if collection.record is None:
-        return record.read_all(reader.dictionary, packed)
-    ids = reader.dictionary.field_ids
-    wanted = tuple([ids.get((one.name, KINDS[one.kind]), 0) for one in collection.fields])
-    return record.read(reader.dictionary, packed, wanted, collection.absent)
-
-
-class Transaction:
-    """What `db.write()` gives: reads see its own writes; all of it lands together, or nothing."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._batch: WriteBatch | None = None
-        self._drafts: dict[tuple[str, str, str], Draft] = {}
-
-    def begin(self, batch: WriteBatch) -> None:
-        """The write transaction has begun."""
-        self._batch = batch
-
-    def close(self) -> None:
-        """Refuse further use."""
-        self._batch = None
-        for draft in self._drafts.values():
-            draft.close()
-
-    @overload
-    def create(self, of: type[R], *, scope: str, key: str | None = None, **fields: Any) -> R: ...
-    @overload
-    def create(self, of: str, *, scope: str, key: str | None = None, **fields: Any) -> Snapshot: ...
-    def create(self, of: Any, *, scope: str, key: str | None = None, **fields: Any) -> Any:
-        """A new record, as a draft. Without a key it gets one that sorts by time. AlreadyExists where the key lives."""
-        collection = self._database.collection(of)
-        key = self._new_key() if key is None else key
-        check_names(scope, key)
-        change, pending = self._pending(collection, scope, key)
-        if pending.is_live:
-            raise AlreadyExists(f"{collection.name} {key!r} exists in scope {scope!r}; use tx.update(...)")
-        pending.creates = True
-        draft = Draft.create(collection, key, scope, fields)
-        self._drafts[collection.name, change.scope.name, key] = draft
-        return draft.record
-
-    @overload
-    def get(self, of: type[R], key: str, *, scope: str | None = None) -> R: ...
-    @overload
-    def get(self, of: str, key: str, *, scope: str | None = None) -> Snapshot: ...
-    def get(self, of: Any, key: str, *, scope: str | None = None) -> Any:
-        """A record as a draft: set its attributes. NotFound without one, AmbiguousKey with several in other scopes."""
-        return self._draft(self._database.collection(of), key, scope).record
-
-    def update(self, of: type[Record] | str, key: str, *, scope: str | None = None, **fields: Any) -> None:
-        """Set some fields of a record. NotFound, AmbiguousKey as get."""
-        draft = self._draft(self._database.collection(of), key, scope)
-        for name, value in fields.items():
-            draft.assign(name, value)
-
-    def delete(self, of: type[Record] | str, key: str, *, scope: str | None = None) -> None:
-        """Delete a record. NotFound, AmbiguousKey as get."""
-        collection = self._database.collection(of)
-        draft = self._draft(collection, key, scope)
-        _, pending = self._pending(collection, draft.record.scope, key)
-        pending.deletes = pending.row is not None
-        pending.creates = False
-        pending.fields = {}
-        del self._drafts[collection.name, draft.record.scope, key]
-        draft.close()
-
-    def collect(self) -> None:
-        """Hand what the drafts were given to the write transaction."""
-        for (name, scope, key), draft in self._drafts.items():
-            collection = draft.collection
-            _, pending = self._pending(collection, scope, key)
-            assert pending.collection_name == name
-            for field_name, value in draft.changes().items():
-                pending.fields[field_name, KINDS["register"]] = value
-            for field_name, amount in draft.increments().items():
-                pending.fields[field_name, KINDS["counter"]] = amount
-
-    def _open_batch(self) -> WriteBatch:
-        if self._batch is None:
-            raise DataError("this transaction is over; begin another with db.write()")
-        return self._batch
-
-    def _pending(self, collection: Collection, scope: str, key: str) -> tuple[LocalChange, Pending]:
-        batch = self._open_batch()
-        (number,) = batch.writer.collection_ids([collection.name])
-        change = batch.scope(scope)
-        return change, change.at(number, collection.name, key)
-
-    def _draft(self, collection: Collection, key: str, scope: str | None) -> Draft:
-        scope = self._scope_of(collection, key) if scope is None else scope
-        draft = self._drafts.get((collection.name, scope, key))
-        if draft is not None:
-            return draft
-        batch = self._open_batch()
-        if batch.writer.scope(scope) is None:
-            raise NotFound(f"{collection.name} {key!r}: scope {scope!r} is not held here")
-        _, pending = self._pending(collection, scope, key)
-        if not pending.is_live or pending.row is None:
-            raise NotFound(f"{collection.name} has no {key!r} in scope {scope!r}")
-        draft = Draft(collection, key, scope, values_of(collection, batch.writer, pending.row.packed))
-        self._drafts[collection.name, scope, key] = draft
-        return draft
-
-    def _scope_of(self, collection: Collection, key: str) -> str:
-        """The one scope in which the key lives, this transaction's own writes taken in."""
-        batch = self._open_batch()
-        found = {scope for name, scope, other in self._drafts if (name, other) == (collection.name, key)}
-        known = batch.writer.collection(collection.name)
-        if known is not None:
-            names = {scope.id: scope.name for scope in batch.writer.scopes()}
-            for row in batch.writer.by_key_anywhere(known.id, key):
-                _, pending = self._pending(collection, names[row.scope], key)
-                if pending.is_live:
-                    found.add(names[row.scope])
-        return _only(collection, key, sorted(found))
-
-    def _new_key(self) -> str:
-        """A key of 22 characters that sorts by time: 48 bits of milliseconds, 84 random ones."""
-        number = (self._database.replica.wall_ms() & ((1 << 48) - 1)) << 84 | secrets.randbits(84)
-        return "".join(KEY_ALPHABET[number >> shift & 63] for shift in range(126, -1, -6))
-
-
-def _only(collection: Collection, key: str, scopes: list[str]) -> str:
-    if not scopes:
-        raise NotFound(f"{collection.name} has no {key!r}")
-    if len(scopes) > 1:
-        raise AmbiguousKey(f"{collection.name} {key!r} lives in the scopes {', '.join(scopes)}; pass scope=")
-    return scopes[0]
-
-
-class Table(Generic[R]):
-    """The records of one collection."""
-
-    def __init__(self, database: Database, collection: Collection) -> None:
-        self._database = database
-        self._collection = collection
-
-    def get(self, key: str, *, scope: str | None = None) -> R | None:
-        """The record of a key, or None. AmbiguousKey where it lives in several scopes and none is named."""
-        with self._database.replica.store.reading() as reader:
-            known = reader.collection(self._collection.name)
-            if known is None:
-                return None
-            if scope is not None:
-                held = reader.scope(scope)
-                rows = reader.by_key(known.id, held.id, [key]) if held else []
-            else:
-                rows = reader.by_key_anywhere(known.id, key)
-            return self._one(reader, key, rows)
-
-    def _one(self, reader: SQLiteReader, key: str, rows: list[Row]) -> Any:
-        if not rows:
-            return None
-        names = {scope.id: scope.name for scope in reader.scopes()}
-        scope = _only(self._collection, key, sorted(names[row.scope] for row in rows))
-        return snapshot(self._collection, reader, key, scope, rows[0].packed)
-
-    def where(self, **conditions: Any) -> Query[R]:
-        """The records that fulfil all conditions, such as status="open", price__gt=10, scope="job/7"."""
-        return Query(self._database, Plan.of(self._collection)).where(**conditions)
-
-    def order_by(self, *names: str) -> Query[R]:
-        """All records in an order; "-price" for descending."""
-        return self.where().order_by(*names)
-
-    def __iter__(self) -> Iterator[R]:
-        return iter(self.where())
-
-    def count(self) -> int:
-        """How many records there are."""
-        return self.where().count()
-
-    def watch(self, callback: Callable[[Event], object], *, via: Any = None) -> Watch:
-        """Be called after each commit that touches the collection; see Query.watch."""
-        return self.where().watch(callback, via=via)
-
-
-@dataclass(frozen=True, slots=True)
-class Query(Generic[R]):
-    """Records by conditions, in an order. Immutable: each method gives a new query."""
-
-    _database: Database
-    _plan: Plan = field()
-
-    def where(self, **conditions: Any) -> Query[R]:
-        """With further conditions: field=value, or field__gt, __ge, __lt, __le, __ne, __in; also key and scope."""
-        return Query(self._database, self._plan.where(conditions))
-
-    def order_by(self, *names: str) -> Query[R]:
-        """In another order; "-price" for descending."""
-        return Query(self._database, self._plan.order_by(names))
-
-    def limit(self, count: int) -> Query[R]:
-        """At most so many."""
-        return Query(self._database, self._plan.only(limit=count))
-
-    def offset(self, count: int) -> Query[R]:
-        """Without the first so many."""
-        return Query(self._database, self._plan.only(offset=count))
-
-    def __iter__(self) -> Iterator[R]:
-        return iter(self.all())
-
-    def all(self) -> list[R]:
-        """The records, as frozen snapshots of one moment."""
-        with self._database.replica.store.reading() as reader:
-            return self._select(reader, self._plan)
-
-    def first(self) -> R | None:
-        """The first record, or None."""
-        found = self.limit(1).all()
-        return found[0] if found else None
-
-    def count(self) -> int:
-        """How many records there are."""
-        collection = self._plan.conditions.collection
-        with self._database.replica.store.reading() as reader:
-            known = reader.collection(collection.name)
-            if known is None:
-                return 0
-            if collection.record is None and self._plan.conditions.terms:
-                return len(self._select(reader, self._plan))
-            return reader.count(known.id, *self._sql(reader, self._plan))
-
-    def _sql(self, reader: SQLiteReader, plan: Plan) -> tuple[str, list[Any]]:
-        numbers = {scope.name: scope.id for scope in reader.scopes()}
-        return plan.sql(numbers.get, "(SELECT name FROM fs_scope WHERE id=_scope)")
-
-    def _select(self, reader: SQLiteReader, plan: Plan) -> list[R]:
-        collection = plan.conditions.collection
-        known = reader.collection(collection.name)
-        if known is None:
-            return []
-        names = {scope.id: scope.name for scope in reader.scopes()}
-        tail, bindings = self._sql(reader, plan) if collection.record is not None else ("", [])
-        found: Any = [
-            snapshot(collection, reader, key, names[scope], packed)
-            for key, scope, packed in reader.query(known.id, tail, bindings)
-        ]
-        return found if collection.record is not None else plan.select(found)  # type: ignore[return-value]
-
-    def watch(self, callback: Callable[[Event], object], *, via: Any = None) -> Watch:
-        """Be called with an Event after each commit, local, synced or of another process, that touches the query.
-
-        The callback runs in a thread of the library's, one call at a time; via, a function that schedules another
-        (such as root.after_idle or loop.call_soon_threadsafe), runs it where the app wants. Conditions count, order
-        and limit do not; a record that no longer fulfils them counts as removed.
-        """
-        plan = Plan.of(self._plan.conditions.collection)._replace(conditions=self._plan.conditions)
-        query: Query[R] = Query(self._database, plan)
-        return self._database.replica.watches.add(query._event, callback, via)
-
-    def _event(self, touched: list[Touched]) -> Event:
-        """What touched keys mean for the query, as the records are now."""
-        collection = self._plan.conditions.collection
-        event = Event()
-        with self._database.replica.store.reading() as reader:
-            known = reader.collection(collection.name)
-            if known is None:
-                return event
-            scopes = {scope.name: scope.id for scope in reader.scopes()}
-            latest = {(one.scope, one.key): one for one in touched if one.collection == known.id}
-            for (scope, key), one in latest.items():
-                rows = reader.by_key(known.id, scopes[scope], [key])
-                found = snapshot(collection, reader, key, scope, rows[0].packed) if rows else None
-                if found is not None and self._plan.conditions.matches(found):
-                    (event.updated if one.before else event.created).append(found)
-                elif one.before:
-                    event.removed.append((scope, key))
-        return event
+    return CollectionRow(0, collection.name, columns, collection.signature)

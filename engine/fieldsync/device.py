@@ -1,4 +1,4 @@
-"""A device of the demo: a child process that holds one database and does what its parent says, a JSON line at a time."""
+"""A device of the demo: a child process that holds one database and does what its parent says, a line of JSON each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Device:
     def __init__(self, name: str, path: Path, *, hub: bool = False) -> None:
         self.name = name
         self._url: str | None = None
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and this module
             [sys.executable, "-m", "fieldsync.device", str(path), "hub" if hub else "device"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,7 +62,7 @@ class Device:
         return report
 
     def scopes(self) -> dict[str, dict[str, Any]]:
-        """records and digest of each scope."""
+        """The numbers of records and the digests of all scopes."""
         held: dict[str, dict[str, Any]] = self._ask(do="scopes")
         return held
 
@@ -131,7 +131,7 @@ class _Child:
         return {held.name: {"records": held.records, "digest": held.digest} for held in self._database.scopes()}
 
     def _keys(self, collection: str, scope: str, count: int) -> list[str]:
-        sql = f'SELECT key FROM "{collection}" WHERE scope=? ORDER BY key LIMIT ?'  # noqa: S608 - the demo's own names
+        sql = f'SELECT key FROM "{collection}" WHERE scope=? ORDER BY key LIMIT ?'
         return [key for (key,) in self._database.sql(sql, (scope, count))]
 
     def _read(self, collection: str, scope: str, key: str) -> dict[str, str] | None:

@@ -43,7 +43,7 @@ class Draft:
         field = self.collection.field(name)
         checked = field.check(value)
         if field.kind == "counter":
-            self._difference(field, checked)
+            self._increment(field, checked)
         self._values[self.collection.place(name)] = checked
         self._assigned[name] = field
 
@@ -61,7 +61,7 @@ class Draft:
     def increments(self) -> dict[str, Number]:
         """By how much counters differ from when the draft was made; those that do not are left out."""
         counters = [field for field in self._assigned.values() if field.kind == "counter"]
-        by = {field.name: self._difference(field, self._value(field.name)) for field in counters}
+        by = {field.name: self._increment(field, self._value(field.name)) for field in counters}
         return {name: difference for name, difference in by.items() if difference}
 
     def close(self) -> None:
@@ -71,13 +71,16 @@ class Draft:
     def _value(self, name: str) -> Any:
         return self._values[self.collection.place(name)]
 
-    def _difference(self, field: Field, after: Any) -> Number:
-        """A counter's total `after` less the one before, exact for int and Decimal; TypeError where they do not add."""
-        before = self._before[self.collection.place(field.name)]
-        if {type(after), type(before)} == {float, Decimal}:
-            label = f"{field.collection}.{field.name}"
-            raise TypeError(f"{label} counts in {type(before).__name__} already, got {type(after).__name__}")
-        if isinstance(after, Decimal) or isinstance(before, Decimal):
-            return EXACT.subtract(Decimal(after), Decimal(before))
-        difference: Any = field.check(after - before)
-        return difference  # type: ignore[no-any-return]
+    def _increment(self, field: Field, after: Any) -> Number:
+        return increment(field, self._before[self.collection.place(field.name)], after)
+
+
+def increment(field: Field, before: Any, after: Any) -> Number:
+    """By how much a counter's total has to change, exact for int and Decimal; TypeError where the two do not add."""
+    if {type(after), type(before)} == {float, Decimal}:
+        label = f"{field.collection}.{field.name}"
+        raise TypeError(f"{label} counts in {type(before).__name__} already, got {type(after).__name__}")
+    if isinstance(after, Decimal) or isinstance(before, Decimal):
+        return EXACT.subtract(Decimal(after), Decimal(before))
+    difference: Any = field.check(after - before)
+    return difference  # type: ignore[no-any-return]

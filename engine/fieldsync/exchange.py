@@ -66,7 +66,7 @@ def state_of(reader: Reader, scope: Scope) -> State:
 def begin(writer: Writer, scope: Scope) -> bytes:
     """Make a new stream the only one that may write this scope; returns the token that proves it."""
     token = os.urandom(8)
-    writer.save_scope(scope.with_(taker=token))
+    writer.save_scope(scope._replace(taker=token))
     return token
 
 
@@ -172,14 +172,15 @@ def _given(
     if row.flags & REMOVING:
         removals = reader.removals_by(scope.id, (row.author, row.seq), row.entries)
     else:
-        for entry in expand(row.entries):
-            found = held.get((entry.collection, entry.row))
+        # a row once, though entries may name it twice: as where the change created a record, and where it has cells
+        for place in dict.fromkeys((entry.collection, entry.row) for entry in expand(row.entries)):
+            found = held.get(place)
             if isinstance(found, OrphanRow):
                 known = found.key is not None and found.collection != HEADLESS
                 name = (numbers[found.collection], found.key or "") if known else None
                 records.append((found.packed, name))
             elif found is not None and found.scope == scope.id:
-                records.append((found.packed, (numbers[entry.collection], found.key)))
+                records.append((found.packed, (numbers[place[0]], found.key)))
     weight = sum(len(packed) for packed, _ in records) + sum(len(item) for *_, item in removals)
     return (row.author, row.seq, row.time, row.flags, row.parts, records, removals), weight
 
@@ -206,7 +207,7 @@ def take(
     taken = _undeclared(writer, changes.decode(writer.dictionary, received), declared)
     _check(taken)
     if any(change.author == scope.author and change.seq > scope.seq for change in taken):
-        scope = scope.with_(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
+        scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
     collections = writer.collection_ids(received.collections)
     news = _all_new(writer, scope, taken, collections, received.collections)
     if news is not None:
@@ -215,7 +216,7 @@ def take(
         scope, touched = _merge(writer, scope, taken, collections, received.collections)
     _account(writer, scope, taken, giver)
     for change in taken:
-        scope = scope.with_(time=clock.observe(scope.time, change.time, wall_ms))
+        scope = scope._replace(time=clock.observe(scope.time, change.time, wall_ms))
     return scope, Taken(len(taken), touched, _dots(writer, taken))
 
 
@@ -310,8 +311,8 @@ def finish(writer: Writer, scope: Scope, giver: Context) -> Scope:
     writer.account(scope.id, giver)
     writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if giver.covers(*dot)])
     if scope.author and giver.covers(own, scope.seq + 1):
-        scope = scope.with_(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
-    return scope.with_(ready=True)
+        scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
+    return scope._replace(ready=True)
 
 
 def _locate(writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]) -> list[Target]:

@@ -6,6 +6,7 @@ SCOPE_NAME_BYTES_MAX = 256
 FIELD_NAME_BYTES_MAX = 128
 COLLECTION_NAME_BYTES_MAX = 128
 FIELDS_MAX = 65_535  # distinct (name, kind) pairs in one file
+VALUE_DEPTH_MAX = 32  # lists and dicts inside each other, the outermost included
 
 # A change: what one transaction writes, or removes, in one scope
 CHANGE_RECORDS_MAX = 1_000
@@ -36,9 +37,26 @@ SERVER_SESSIONS_MAX = 64
 # Storage
 BUSY_MS_MAX = 30_000  # how long a transaction waits for another process's
 READERS_MAX = 8  # idle reader connections kept
+
+# Queries
+IN_VALUES_MAX = 1_000  # values of one __in
+TERMS_MAX = 30  # conditions of one query; with IN_VALUES_MAX below SQLite's 32,766 bound values
+ROWS_MAX = (1 << 63) - 1  # what limit and offset can say
+
+# Loading rows
 LOAD_BUFFER_ROWS_MAX = 50_000
 LOAD_COMMIT_ROWS = 10_000
-REJECTED_ROWS_KEPT = 1_000
+LOAD_SHAPES_MAX = 1_000  # sets of field names whose checks are remembered
+REJECTED_ROWS_KEPT = 1_000  # rows whose reason is kept, of one load or reading; the others are counted
+
+# Tables on disk
+TABLE_COLUMNS_MAX = 1_000
+ROW_CHARS_MAX = 1 << 20  # characters of one row, over all its lines
+NUMBER_CHARS_MAX = 400  # characters of one number: the largest float written out, and some
+ZIP_MEMBERS_MAX = 100  # members of a zip file, one of which is the table
+SAMPLE_ROWS_MAX = 50_000  # rows sampled in search of a first value in every column
+REMEMBERED_TEXTS_MAX = 65_536  # texts whose values are remembered, over all columns of one table
+REMEMBERED_CHARS_MAX = 64  # characters of a text whose value is remembered
 
 # Watches
 WATCH_QUEUE_EVENTS_MAX = 256  # then events coalesce

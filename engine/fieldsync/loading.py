@@ -6,17 +6,19 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import record
+from fieldsync import codec, record
+from fieldsync.draft import increment
 from fieldsync.errors import DataError, LimitExceeded, MissingDependency
 from fieldsync.limits import (
     CHANGE_RECORDS_MAX,
     LOAD_BUFFER_ROWS_MAX,
     LOAD_COMMIT_ROWS,
+    LOAD_SHAPES_MAX,
     REJECTED_ROWS_KEPT,
 )
-from fieldsync.tables import fill_template
+from fieldsync.template import fill_template
 from fieldsync.transaction import KINDS, LocalChange, check_names
 
 if TYPE_CHECKING:
@@ -26,11 +28,25 @@ if TYPE_CHECKING:
     from fieldsync.schema import Collection
     from fieldsync.store import Row
 
-    Fields = tuple[tuple[str, int], ...]  # (name, kind)
-    Waiting = tuple[int, str, Fields, tuple[Any, ...]]  # row number, key, fields, values
     Namer = str | Callable[[Mapping[str, Any]], str]
 
-SHAPES_MAX = 1_000  # sets of field names whose checks are remembered
+PLAIN = (str, int, bytes, bool, type(None))  # types whose values are the same where they are equal
+
+
+class Shape(NamedTuple):
+    """What rows of the same fields share."""
+
+    fields: tuple[tuple[str, int], ...]  # (name, kind)
+    given: frozenset[str]  # those that the rows named; the others are defaults, which an update leaves alone
+
+
+class Waiting(NamedTuple):
+    """A row on its way into a scope."""
+
+    number: int
+    key: str
+    shape: Shape
+    values: tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -39,6 +55,7 @@ class LoadReport:
 
     loaded: int = 0  # rows created or updated
     unchanged: int = 0  # rows that said what was there already
+    repeated: int = 0  # rows whose key came again soon after; the later row is the one that counts
     rejected: list[tuple[int, str]] = field(default_factory=list)  # (row number from 1, reason); the first ones
     rejected_count: int = 0
     scopes: set[str] = field(default_factory=set)
@@ -103,8 +120,9 @@ class _Loader:
         self._key = key
         self._scope = scope
         self._tell = tell
-        self._shapes: dict[tuple[str, ...], Fields] = {}
-        self._counters = {one.name for one in collection.fields if one.kind == "counter"}
+        self._shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], Shape] = {}
+        self._counters = {one.name: one for one in collection.fields if one.kind == "counter"}
+        self._absent = dict(zip(collection.places, collection.absent, strict=True))
         self._number = 0
         self._waiting: dict[str, dict[str, Waiting]] = {}
         self._ready: list[tuple[str, list[Waiting]]] = []
@@ -119,13 +137,14 @@ class _Loader:
             check_names(scope, key)
             # nothing declared: the kernel checks the values when it packs them
             values = row if self._collection.record is None else self._collection.check_new(row)
-            fields = self._fields(tuple(values))
+            shape = self._shape(tuple(values), tuple(row))
         except (DataError, TypeError, ValueError, KeyError) as error:
             self._reject(self._number, error)
             return
         batch = self._waiting.setdefault(scope, {})
+        self.report.repeated += key in batch
         self._waiting_rows += key not in batch
-        batch[key] = (self._number, key, fields, tuple(values.values()))  # the last row of a key is the one that counts
+        batch[key] = Waiting(self._number, key, shape, tuple(values.values()))
         if len(batch) >= CHANGE_RECORDS_MAX:
             self._move(scope)
         if self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
@@ -141,20 +160,20 @@ class _Loader:
                 self._commit()
         self._commit()
 
-    def _fields(self, names: tuple[str, ...]) -> Fields:
-        fields = self._shapes.get(names)
-        if fields is None:
-            for name in names:
-                self._collection.field(name)
-            fields = tuple((name, KINDS["counter" if name in self._counters else "register"]) for name in names)
-            if len(self._shapes) < SHAPES_MAX:
-                self._shapes[names] = fields
-        return fields
+    def _shape(self, names: tuple[str, ...], given: tuple[str, ...]) -> Shape:
+        shape = self._shapes.get((names, given))
+        if shape is None:
+            fields = tuple((name, KINDS[self._collection.field(name).kind]) for name in names)
+            shape = Shape(fields, frozenset(given))
+            if len(self._shapes) < LOAD_SHAPES_MAX:
+                self._shapes[names, given] = shape
+        return shape
 
     def _reject(self, number: int, error: Exception) -> None:
         self.report.rejected_count += 1
         if len(self.report.rejected) < REJECTED_ROWS_KEPT:
-            self.report.rejected.append((number, str(error)))
+            reason = f"no value for {error}" if isinstance(error, KeyError) else str(error)
+            self.report.rejected.append((number, reason))
 
     def _move(self, scope: str) -> None:
         batch = self._waiting.pop(scope)
@@ -177,11 +196,11 @@ class _Loader:
         writer = writing.writer
         (number,) = writer.collection_ids([self._collection.name])
         entered = writer.enter(scope)
-        known = {row.key: row for row in writer.by_key(number, entered.id, [key for _, key, _, _ in batch])}
-        self._split([one for one in batch if one[1] not in known], partial(self._create, writing, number, scope))
+        known = {row.key: row for row in writer.by_key(number, entered.id, [one.key for one in batch])}
+        self._split([one for one in batch if one.key not in known], partial(self._create, writing, number, scope))
         if known:
             update = partial(self._update, writing, number, scope, known)
-            self._split([one for one in batch if one[1] in known], update)
+            self._split([one for one in batch if one.key in known], update)
 
     def _split(self, batch: list[Waiting], write: Callable[[list[Waiting]], None]) -> None:
         """One change of these rows; in halves where they are too large together or one has a value that none may."""
@@ -191,14 +210,23 @@ class _Loader:
             write(batch)
         except (LimitExceeded, TypeError) as error:
             if len(batch) == 1:
-                self._reject(batch[0][0], error)
+                self._reject(batch[0].number, self._named(batch[0], error))
                 return
             self._split(batch[: len(batch) // 2], write)
             self._split(batch[len(batch) // 2 :], write)
 
+    def _named(self, one: Waiting, error: Exception) -> Exception:
+        """The error with the name of the field that it is about, where that is for the door to say."""
+        try:
+            for (name, _), value in zip(one.shape.fields, one.values, strict=True):
+                self._collection.field(name).check(value)
+        except TypeError as named:
+            return named
+        return error
+
     def _create(self, writing: WriteBatch, number: int, scope: str, batch: list[Waiting]) -> None:
         change = LocalChange(writing.writer, writing.writer.enter(scope))
-        rows = [(key, fields, values) for _, key, fields, values in batch]
+        rows = [(one.key, one.shape.fields, one.values) for one in batch]
         touched = change.create(number, self._collection.name, rows, self._replica.wall_ms(), self._replica.mint)
         writing.note(change, touched)
         self.report.loaded += len(batch)
@@ -207,23 +235,32 @@ class _Loader:
         self, writing: WriteBatch, number: int, scope: str, known: dict[str, Row], batch: list[Waiting]
     ) -> None:
         change = LocalChange(writing.writer, writing.writer.enter(scope))
-        for _, key, fields, values in batch:
-            differing = self._differences(writing, known[key], fields, values)
-            if differing:
-                change.add(number, self._collection.name, key, known[key]).fields = differing
+        for one in batch:
+            row = known[one.key]
+            before = self._absent | record.read_all(writing.writer.dictionary, row.packed)
+            if differing := self._differences(before, one):
+                change.add(number, self._collection.name, one.key, row).fields = differing
         updated = len(change.pending)
         writing.note(change, change.land(self._replica.wall_ms(), self._replica.mint))
         self.report.loaded += updated
         self.report.unchanged += len(batch) - updated
 
-    def _differences(self, writing: WriteBatch, row: Row, fields: Fields, values: tuple[Any, ...]) -> dict[Any, Any]:
-        before = record.read_all(writing.writer.dictionary, row.packed)
-        differing = {}
-        for (name, kind), value in zip(fields, values, strict=True):
-            is_counter = name in self._counters
-            old = before.get(name, 0 if is_counter else None)
-            if type(old) is not type(value) or old != value:
-                amount = value - old if is_counter else value
-                if amount or not is_counter:
-                    differing[name, kind] = amount
+    def _differences(self, before: dict[str, Any], one: Waiting) -> dict[tuple[str, int], Any]:
+        """The given fields that say something else than is there; for counters, by how much."""
+        differing: dict[tuple[str, int], Any] = {}
+        for (name, kind), value in zip(one.shape.fields, one.values, strict=True):
+            if name not in one.shape.given:
+                continue
+            if name in self._counters:
+                if by := increment(self._counters[name], before[name], value):
+                    differing[name, kind] = by
+            elif not _is_same(before.get(name), value):
+                differing[name, kind] = value
         return differing
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are stored alike; 1, True and 1.0 are not, nor are Decimals of other digits."""
+    if type(one) is type(other) and isinstance(one, PLAIN):
+        return bool(one == other)
+    return codec.encode(one) == codec.encode(other)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from fieldsync.limits import REJECTED_ROWS_KEPT
-from fieldsync.tables import fill_template, open_table
+from fieldsync.tables import open_table
+from fieldsync.template import fill_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,13 +35,13 @@ def load_file(
     table = open_table(path, types=types)
     lines = array("Q")  # of the rows, by number
     with Progress(
-        TextColumn(path.name),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TextColumn("{task.fields[rows]:,} rows"),
         TimeElapsedColumn(),
     ) as bar:
-        task = bar.add_task("load", total=table.bytes_total, rows=0)
+        task = bar.add_task(path.name, total=table.bytes_total, rows=0)
         report = database.load(
             collection,
             _rows(table, lines, rows_max),

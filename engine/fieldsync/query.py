@@ -19,11 +19,9 @@ from operator import ge, gt, le, lt
 from typing import Any, NamedTuple, TypeAlias
 
 from fieldsync.errors import LimitExceeded, SchemaError
-from fieldsync.schema import BaseRecord, Collection, check_value, closest
-
-IN_VALUES_MAX = 1000  # values of one __in
-TERMS_MAX = 30  # conditions of one query; with IN_VALUES_MAX below SQLite's 32,766 bound values
-ROWS_MAX = 2**63 - 1  # what limit and offset can say
+from fieldsync.limits import IN_VALUES_MAX, ROWS_MAX, TERMS_MAX
+from fieldsync.schema import BaseRecord, Collection, closest
+from fieldsync.values import check_value
 
 ColumnValue: TypeAlias = int | float | str | bytes | None
 ScopeId: TypeAlias = Callable[[str], int | None]  # a scope's name -> its number in this file, None if it has none

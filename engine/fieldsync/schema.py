@@ -105,7 +105,7 @@ def field(*, default: Any = REQUIRED, default_factory: Callable[[], Any] | None 
 class Collection:
     """A named set of records; `record` and `fields` are None and empty where nothing is declared. Immutable."""
 
-    __slots__ = ("_fields", "_steps", "absent", "fields", "name", "places", "record")
+    __slots__ = ("_fields", "_steps", "absent", "fields", "name", "places", "record", "signature")
 
     def __init__(self, name: str, record: "type[Record] | None" = None, fields: Iterable[Field] = ()) -> None:
         if problem := _problem_of_name(name, COLLECTION_NAME_BYTES_MAX):
@@ -118,6 +118,8 @@ class Collection:
         self.absent: Final = tuple(field.absent for field in self.fields)
         self._fields: Final = {field.name: field for field in self.fields}
         self._steps: Final = [(field.name, field.optional, field.checker, field) for field in self.fields]
+        # changes when columns or indexes of this collection have to be rebuilt
+        self.signature: Final = repr(sorted((one.name, one.kind, one.indexed, one.absent) for one in self.fields))
         self.places: Final = {field.name: place for place, field in enumerate(self.fields)}
         if len({"key", "scope"} | {name.lower() for name in self._fields}) < len(self.fields) + 2:
             raise SchemaError(f"{name}: names of columns that differ in upper and lower case only are one to SQL")
@@ -131,10 +133,6 @@ class Collection:
         if not isinstance(record, type) or not issubclass(record, Record) or record is Record:
             raise SchemaError(f"{record!r} declares no collection: it is not a class derived from Record")
         return record._collection  # noqa: SLF001
-
-    def signature(self) -> str:
-        """A text that changes when columns or indexes of this collection have to be rebuilt."""
-        return repr(sorted((field.name, field.kind, field.indexed, field.absent) for field in self.fields))
 
     def field(self, name: str) -> Field:
         """The field of that name, where nothing is declared a register of any type; SchemaError if there is none."""
@@ -174,7 +172,10 @@ class Collection:
         return tuple(map(cells.get, self.places, self.absent))
 
     def snapshot(self, key: str, scope: str, values: Any, draft: object = None) -> "BaseRecord":
-        """A record over `values`, in the order of `fields`, or a dict where nothing is declared. Frozen but in a draft."""
+        """A record over `values`: a tuple in the order of `fields`, or a dict where nothing is declared; frozen.
+
+        A draft passes itself, and values that it may change.
+        """
         face: BaseRecord = _new(self.record or Snapshot)
         _set(face, "key", key)
         _set(face, "scope", scope)

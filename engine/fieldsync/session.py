@@ -88,6 +88,7 @@ class Session:
         self._replica = replica
         self._initiator = initiator
         self._only = scopes
+        self._takes_all = replica.takes_all and scopes is None
         self._control: deque[Message] = deque()
         self._shared: list[_Shared] = []
         self._offered: dict[str, State] = {}
@@ -190,15 +191,16 @@ class Session:
     def _accept(self, hello: Hello, offered: dict[str, bytes]) -> None:
         """The responder's list numbers the scopes; a replica that takes all enters those that are new to it."""
         unknown = [name for name in offered if name not in self._offered]
-        if unknown and not self._replica.takes_all:
+        if unknown and not self._takes_all:
             raise ProtocolError(f"an answer with scopes that were not on offer, such as {unknown[0]!r}")
         self._enter(unknown)
-        self._shared = [_Shared(name, state) for name, state in hello.scopes]
-        self.report.refused = [name for name in self._offered if name not in offered and not self._replica.takes_all]
+        # what was not on offer differs on both sides, whatever is held here by now
+        self._shared = [_Shared(name, b"" if name in unknown else state) for name, state in hello.scopes]
+        self.report.refused = [name for name in self._offered if name not in offered and not self._takes_all]
 
     def _offer(self, hello: Hello | None) -> None:
         """Read the states of the scopes that may be shared; a replica that takes all enters the peer's."""
-        if hello is not None and self._replica.takes_all:
+        if hello is not None and self._takes_all:
             self._enter([name for name, _ in hello.scopes])
         wanted = None if hello is None or hello.takes_all else {name for name, _ in hello.scopes}
         with self._replica.store.reading() as reader:
@@ -216,7 +218,7 @@ class Session:
 
     def _greet(self, names: list[str]) -> None:
         states = [(name, self._offered[name].short()) for name in names]
-        self._control.append(Hello(self._replica.id, self._replica.wall_ms(), self._replica.takes_all, states))
+        self._control.append(Hello(self._replica.id, self._replica.wall_ms(), self._takes_all, states))
 
     def _begin(self) -> None:
         """Where states differ: make this session the scope's only stream, then fix the moment that is given."""

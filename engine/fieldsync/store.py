@@ -6,7 +6,6 @@ whole or not at all. Scope comes first in every key. sqlite.py implements this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -21,8 +20,7 @@ Dot = tuple[int, int]  # author id, seq
 Incarnation = tuple[int, int, int]  # author id, seq, n
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(NamedTuple):
     """What a replica keeps of one scope besides records."""
 
     id: int
@@ -34,10 +32,6 @@ class Scope:
     floor: bytes  # a context: the removals forgotten here
     taker: bytes  # names the incoming stream that may write; empty: none
     ready: bool  # a stream has reached Done, or the scope was written here first
-
-    def with_(self, **changes: Any) -> Scope:
-        """A copy with some fields changed."""
-        return replace(self, **changes)
 
 
 class Row(NamedTuple):

@@ -110,7 +110,7 @@ class LocalChange:
         records = [(n, key, piece) for n, ((key, _, _), piece) in enumerate(zip(rows, pieces, strict=True))]
         self.writer.account_own(scope.id, *dot)
         self.dots = Context.of([(self.writer.dictionary.author(scope.author), dot[1], dot[1])])
-        scope = scope.with_(time=time, seq=dot[1], ready=True)
+        scope = scope._replace(time=time, seq=dot[1], ready=True)
         scope, touched = land_new(self.writer, scope, [NewRecords(arrival, collection, collection_name, records)])
         self.writer.save_scope(scope)
         self.scope = scope
@@ -127,16 +127,16 @@ class LocalChange:
         targets: dict[tuple[int, str], Target] = {}
         arrivals = []
         if removing:
-            scope = scope.with_(seq=scope.seq + 1)
+            scope = scope._replace(seq=scope.seq + 1)
             arrivals.append(self._remove(removing, targets, (scope.author, scope.seq), time))
         if writing:
-            scope = scope.with_(seq=scope.seq + 1)
+            scope = scope._replace(seq=scope.seq + 1)
             grouped = GROUPED if removing else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
         self.writer.account_own(scope.id, scope.author, scope.seq)
         first = arrivals[0].dot[1]
         self.dots = Context.of([(self.writer.dictionary.author(scope.author), first, scope.seq)])
-        scope, touched = land(self.writer, scope.with_(time=time, ready=True), list(targets.values()), arrivals)
+        scope, touched = land(self.writer, scope._replace(time=time, ready=True), list(targets.values()), arrivals)
         self.writer.save_scope(scope)
         self.scope, self.pending = scope, {}
         return touched
@@ -145,7 +145,7 @@ class LocalChange:
         if self.scope.author:
             return self.scope
         (author,) = self.writer.author_ids([mint()])
-        return self.scope.with_(author=author, seq=0)
+        return self.scope._replace(author=author, seq=0)
 
     def _remove(self, removing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int) -> Arrival:
         every: list[Removal] = []

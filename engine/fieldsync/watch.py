@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from fieldsync.apply import Touched
     from fieldsync.schema import BaseRecord
 
-Via = "Callable[[Callable[[], None]], object]"
+log = logging.getLogger("fieldsync")
 
 
 @dataclass(slots=True)
@@ -45,21 +46,20 @@ class Watch:
         self._scheduled = False
         self._closed = False
 
-    def push(self, touched: list[Touched]) -> bool:
-        """Queue a commit; True if the watch now wants to run. Past the bound, commits become one."""
+    def push(self, touched: list[Touched]) -> None:
+        """Queue a commit. Past the bound, all that is queued becomes one."""
         with self._lock:
-            if self._closed:
-                return False
             if len(self._pending) >= WATCH_QUEUE_EVENTS_MAX:
-                merged = {(t.collection, t.scope, t.key): t for batch in [*self._pending, touched] for t in batch}
-                self._pending.clear()
-                touched = list(merged.values())
+                merged = {(one.collection, one.scope, one.key): one for batch in self._pending for one in batch}
+                self._pending = deque([list(merged.values())])
             self._pending.append(touched)
-            wants, self._scheduled = not self._scheduled, True
-            return wants
 
     def run(self) -> None:
-        """Hand over all that is queued."""
+        """Hand over what is queued, unless that has been scheduled already."""
+        with self._lock:
+            if self._closed or self._scheduled or not self._pending:
+                return
+            self._scheduled = True
         if self._via is not None:
             self._via(self._deliver)
         else:
@@ -72,9 +72,12 @@ class Watch:
                     self._scheduled = False
                     return
                 touched = self._pending.popleft()
-            event = self._describe(touched)
-            if event:
-                self._callback(event)
+            try:
+                event = self._describe(touched)
+                if event:
+                    self._callback(event)
+            except Exception:
+                log.exception("a watch's callback failed")
 
     def close(self) -> None:
         """Stop; no callback begins after this."""
@@ -120,9 +123,9 @@ class Watches:
         """Queue a commit of this process for every watch."""
         if touched and self._watches:
             with self._lock:
-                wanting = [watch.push(touched) for watch in self._watches]
-            if any(wanting):
-                self._wake.set()
+                for watch in self._watches:
+                    watch.push(touched)
+            self._wake.set()
 
     def _loop(self) -> None:
         while not self._stopped:

@@ -9,7 +9,7 @@ import apsw
 
 from fieldsync._native import numbers
 from fieldsync.context import Context
-from fieldsync.sqlite.layout import load_columns, record_table
+from fieldsync.sqlite.layout import record_table
 from fieldsync.store import ChangeRow, CollectionRow, Entry, OrphanRow, Row, Scope
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ class SQLiteReader:
     def __init__(self, store: SQLiteStore, connection: apsw.Connection, begin: str) -> None:
         self._store = store
         self._db = connection
+        self._known: dict[str, CollectionRow] | None = None
         self._db.execute(begin)
         try:
             self.dictionary = store.latest_dictionary(self._db)
@@ -48,14 +49,15 @@ class SQLiteReader:
 
     def collections(self) -> list[CollectionRow]:
         """All collections, by number."""
-        rows = self._db.execute("SELECT id, name, columns, signature FROM fs_collection ORDER BY id")
-        return [
-            CollectionRow(number, name, load_columns(columns), signature) for number, name, columns, signature in rows
-        ]
+        if self._known is None:
+            self._known = self._store.latest_collections(self._db)
+        return list(self._known.values())
 
     def collection(self, name: str) -> CollectionRow | None:
         """The collection of that name, if the file has it."""
-        return next((row for row in self.collections() if row.name == name), None)
+        if self._known is None:
+            self._known = self._store.latest_collections(self._db)
+        return self._known.get(name)
 
     def context(self, scope: int) -> Context:
         """The dots accounted for in a scope, provisional ones left out."""

@@ -13,14 +13,13 @@ import apsw
 from fieldsync.errors import Busy, ClosedError, Corrupt, DiskFull, FormatTooNew, StoreError
 from fieldsync.limits import BUSY_MS_MAX, READERS_MAX
 from fieldsync.record import Dictionary
-from fieldsync.sqlite.layout import APPLICATION_ID, FORMAT, TABLES
+from fieldsync.sqlite.layout import APPLICATION_ID, FORMAT, TABLES, load_columns
 from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.sqlite.writer import SQLiteWriter
+from fieldsync.store import CollectionRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from fieldsync.store import CollectionRow
 
 
 @contextmanager
@@ -56,7 +55,7 @@ class SQLiteStore:
         self._idle: list[apsw.Connection] = []
         self._lent: set[apsw.Connection] = set()
         self._dictionary = Dictionary()
-        self._schema: tuple[int, dict[int, CollectionRow]] = (-1, {})
+        self._schema: tuple[int, dict[str, CollectionRow]] = (-1, {})
         with _translated(self.path):
             self._writer = self._open()
             self._prepare()
@@ -118,11 +117,15 @@ class SQLiteStore:
             self._dictionary = known
         return known
 
-    def columns_of(self, reader: SQLiteReader) -> dict[int, CollectionRow]:
-        """The collections by number, as a transaction sees them."""
-        version = reader._db.execute("PRAGMA schema_version").get  # noqa: SLF001
+    def latest_collections(self, connection: apsw.Connection) -> dict[str, CollectionRow]:
+        """The collections by name, as the connection's transaction sees them: read anew when the schema has changed."""
+        version = connection.execute("PRAGMA schema_version").get
         if self._schema[0] != version:
-            self._schema = (version, {row.id: row for row in reader.collections()})
+            rows: Any = connection.execute("SELECT id, name, columns, signature FROM fs_collection ORDER BY id")
+            self._schema = (
+                version,
+                {name: CollectionRow(number, name, load_columns(text), sig) for number, name, text, sig in rows},
+            )
         return dict(self._schema[1])
 
     def snapshot(self) -> SQLiteReader:
@@ -164,18 +167,26 @@ class SQLiteStore:
     def writing(self) -> Iterator[SQLiteWriter]:
         """The write transaction, for the length of a with block: durable at its end, undone whole by an exception."""
         self._check_open()
-        with self._write_lock, _translated(self.path):
-            self._check_open()
-            if self._writer.in_transaction:
-                raise StoreError("a write transaction is open in this thread already; finish it first")
-            writer = SQLiteWriter(self, self._writer)
-            try:
-                yield writer
-                writer.commit()
-            except BaseException:
-                writer.rollback()
-                raise
-            self._dictionary = writer.dictionary
+        if not self._write_lock.acquire(timeout=BUSY_MS_MAX / 1000):
+            raise Busy(f"{self.path}: another thread has been writing for {BUSY_MS_MAX / 1000:.0f} s; try again")
+        try:
+            with _translated(self.path):
+                yield from self._write()
+        finally:
+            self._write_lock.release()
+
+    def _write(self) -> Iterator[SQLiteWriter]:
+        self._check_open()
+        if self._writer.in_transaction:
+            raise StoreError("a write transaction is open in this thread already; finish it first")
+        writer = SQLiteWriter(self, self._writer)
+        try:
+            yield writer
+            writer.commit()
+        except BaseException:
+            writer.rollback()
+            raise
+        self._dictionary = writer.dictionary
 
     def declare(self, collections: list[CollectionRow], progress: Callable[[int, int], None] | None) -> None:
         """Give collections their declared columns; see Writer.declare."""
@@ -186,7 +197,6 @@ class SQLiteStore:
         with self.writing() as writer:
             for row in collections:
                 writer.declare(row, progress)
-
 
     def sync_log(self) -> None:
         """Make all commits durable, for a store that is not so at each commit; before own dots leave the device."""

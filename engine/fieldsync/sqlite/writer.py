@@ -26,12 +26,23 @@ if TYPE_CHECKING:
 PLAIN = frozenset({str, int, float, bytes, type(None)})  # types that a column holds as they are
 
 
+class _Form:
+    """How one collection's records are written: SQL, and which values its columns hold."""
+
+    def __init__(self, row: CollectionRow, table: str) -> None:
+        self.insert = f"INSERT INTO {table} VALUES(?, ?, ?{', ?' * len(row.columns)}, ?)"
+        columns = "".join(f", {quote(name)}=?" for name, _, _, _ in row.columns)
+        self.update = f"UPDATE {table} SET _cells=?{columns} WHERE _id=?"
+        self.fields = [(name, kind) for name, kind, _, _ in row.columns]
+        self.absent = tuple(default for _, _, _, default in row.columns)
+
+
 class SQLiteWriter(SQLiteReader):
     """The write transaction; see store.Writer."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
         super().__init__(store, connection, "BEGIN IMMEDIATE")
-        self._columns = store.columns_of(self)
+        self._forms: dict[int, _Form] = {}
 
     def commit(self) -> None:
         """Make it durable."""
@@ -88,21 +99,30 @@ class SQLiteWriter(SQLiteReader):
 
     def collection_ids(self, names: Sequence[str]) -> list[int]:
         """The numbers of collections, whose tables are made if they are new."""
-        known = {row.name: row.id for row in self.collections()}
-        for name in names:
-            if name not in known:
-                row = CollectionRow(max(known.values(), default=0) + 1, name, (), "")
-                known[name] = row.id
-                self._create_collection(row)
-        return [known[name] for name in names]
+        return [self._collection_id(name) for name in names]
 
-    def _create_collection(self, row: CollectionRow) -> None:
+    def _collection_id(self, name: str) -> int:
+        known = self.collection(name)
+        if known is None:
+            known = self._create_collection(CollectionRow(0, name, (), ""))
+        return known.id
+
+    def _create_collection(self, declared: CollectionRow) -> CollectionRow:
+        row = declared._replace(id=max((other.id for other in self.collections()), default=0) + 1)
         self._db.execute(
             "INSERT INTO fs_collection VALUES(?, ?, ?, ?)", (row.id, row.name, dump_columns(row.columns), row.signature)
         )
         self._create_table(row, record_table(row.id))
         self._create_view(row)
-        self._columns[row.id] = row
+        self._note(row)
+        return row
+
+    def _note(self, row: CollectionRow) -> None:
+        """Know a collection as it has become in this transaction."""
+        self.collections()
+        assert self._known is not None
+        self._known[row.name] = row
+        self._forms.pop(row.id, None)
 
     def _create_table(self, row: CollectionRow, table: str) -> None:
         columns = "".join(f", {quote(name)}" for name, _, _, _ in row.columns)
@@ -130,8 +150,7 @@ class SQLiteWriter(SQLiteReader):
         """Give a collection the declared columns, filled from the cells; nothing to do where it has them."""
         known = self.collection(declared.name)
         if known is None:
-            number = max((row.id for row in self.collections()), default=0) + 1
-            self._create_collection(declared._replace(id=number))
+            self._create_collection(declared)
             return
         if known.signature == declared.signature:
             return
@@ -139,8 +158,7 @@ class SQLiteWriter(SQLiteReader):
         table = record_table(row.id)
         self._db.execute(f"DROP VIEW {quote(row.name)}")
         self._create_table(row, "fs_rebuilt")
-        self._columns[row.id] = row
-        self._refill(row, table, progress)
+        self._refill(_Form(row, "fs_rebuilt"), table, progress)
         self._db.execute(f"DROP TABLE {table}")
         self._db.execute(f"ALTER TABLE fs_rebuilt RENAME TO {table}")
         self._db.execute(
@@ -148,8 +166,9 @@ class SQLiteWriter(SQLiteReader):
             (dump_columns(row.columns), row.signature, row.id),
         )
         self._create_view(row)
+        self._note(row)
 
-    def _refill(self, row: CollectionRow, table: str, progress: Callable[[int, int], None] | None) -> None:
+    def _refill(self, form: _Form, table: str, progress: Callable[[int, int], None] | None) -> None:
         total = int(self._db.execute(f"SELECT count(*) FROM {table}").get)
         done, last = 0, -1
         while True:
@@ -157,7 +176,7 @@ class SQLiteWriter(SQLiteReader):
             rows = [Row(*found) for found in self._db.execute(sql, (last,))]
             if not rows:
                 return
-            self._insert("fs_rebuilt", row, rows)
+            self._insert(form, rows)
             done, last = done + len(rows), rows[-1].id
             if progress:
                 progress(done, total)
@@ -166,11 +185,19 @@ class SQLiteWriter(SQLiteReader):
         """A row number above all that the collection's table has."""
         return (self._db.execute(f"SELECT max(_id) FROM {record_table(collection)}").get or 0) + 1
 
-    def _column_reader(self, row: CollectionRow) -> Callable[[bytes], tuple[Any, ...]]:
+    def _form(self, collection: int) -> _Form:
+        form = self._forms.get(collection)
+        if form is None:
+            row = next(row for row in self.collections() if row.id == collection)
+            form = self._forms[collection] = _Form(row, record_table(collection))
+        return form
+
+    def _column_reader(self, form: _Form) -> Callable[[bytes], tuple[Any, ...]]:
         """How to read the values of the columns from a packed record."""
-        wanted = tuple(self.field_ids([(name, kind) for name, kind, _, _ in row.columns]))
-        absent = tuple(default for _, _, _, default in row.columns)
-        dictionary = self.dictionary
+        if not form.fields:
+            return lambda _: ()
+        wanted = tuple(self.field_ids(form.fields))
+        dictionary, absent = self.dictionary, form.absent
 
         def read(packed: bytes) -> tuple[Any, ...]:
             values = record.read(dictionary, packed, wanted, absent)
@@ -180,27 +207,19 @@ class SQLiteWriter(SQLiteReader):
 
     def insert_rows(self, collection: int, rows: list[Row]) -> None:
         """Add records."""
-        self._insert(record_table(collection), self._columns[collection], rows)
+        self._insert(self._form(collection), rows)
 
-    def _insert(self, table: str, row: CollectionRow, rows: list[Row]) -> None:
-        marks = ", ?" * len(row.columns)
-        sql = f"INSERT INTO {table} VALUES(?, ?, ?{marks}, ?)"
-        if not row.columns:
-            self._db.executemany(sql, rows)
-            return
-        read = self._column_reader(row)
-        self._db.executemany(sql, [(number, scope, key, *read(packed), packed) for number, scope, key, packed in rows])
+    def _insert(self, form: _Form, rows: list[Row]) -> None:
+        read = self._column_reader(form)
+        self._db.executemany(
+            form.insert, [(number, scope, key, *read(packed), packed) for number, scope, key, packed in rows]
+        )
 
     def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
         """Replace the cells of records, and the columns that follow from them."""
-        row = self._columns[collection]
-        columns = "".join(f", {quote(name)}=?" for name, _, _, _ in row.columns)
-        sql = f"UPDATE {record_table(collection)} SET _cells=?{columns} WHERE _id=?"
-        if not row.columns:
-            self._db.executemany(sql, [(packed, number) for number, packed in rows])
-            return
-        read = self._column_reader(row)
-        self._db.executemany(sql, [(packed, *read(packed), number) for number, packed in rows])
+        form = self._form(collection)
+        read = self._column_reader(form)
+        self._db.executemany(form.update, [(packed, *read(packed), number) for number, packed in rows])
 
     def delete_rows(self, collection: int, ids: list[int]) -> None:
         """Take records away."""

@@ -1,0 +1,192 @@
+"""Reading records: one by its key, and queries, as frozen snapshots of one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from fieldsync import record
+from fieldsync.errors import AmbiguousKey, NotFound
+from fieldsync.schema import BaseRecord
+from fieldsync.transaction import KINDS
+from fieldsync.watch import Event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from collections.abc import Collection as Some
+
+    from fieldsync.apply import Touched
+    from fieldsync.query import Plan
+    from fieldsync.replica import Replica
+    from fieldsync.schema import Collection
+    from fieldsync.store import Reader, Row
+    from fieldsync.watch import Watch
+
+R = TypeVar("R", bound=BaseRecord)
+SCOPE_NAME = "(SELECT name FROM fs_scope WHERE id=_scope)"
+
+
+@dataclass(frozen=True, slots=True)
+class Query(Generic[R]):
+    """Records by conditions, in an order. Immutable: each method gives a new query."""
+
+    _replica: Replica
+    _plan: Plan
+
+    def where(self, **conditions: Any) -> Query[R]:
+        """With further conditions: field=value, or field__gt, __ge, __lt, __le, __ne, __in; also key and scope."""
+        return Query(self._replica, self._plan.where(conditions))
+
+    def order_by(self, *names: str) -> Query[R]:
+        """In another order; "-price" for descending."""
+        return Query(self._replica, self._plan.order_by(names))
+
+    def limit(self, count: int) -> Query[R]:
+        """At most so many."""
+        return Query(self._replica, self._plan.only(limit=count))
+
+    def offset(self, count: int) -> Query[R]:
+        """Without the first so many."""
+        return Query(self._replica, self._plan.only(offset=count))
+
+    def __iter__(self) -> Iterator[R]:
+        return iter(self.all())
+
+    def all(self) -> list[R]:
+        """The records, as frozen snapshots of one moment."""
+        with self._replica.store.reading() as reader:
+            return self._select(reader)
+
+    def first(self) -> R | None:
+        """The first record, or None."""
+        found = self.limit(1).all()
+        return found[0] if found else None
+
+    def count(self) -> int:
+        """How many records there are."""
+        with self._replica.store.reading() as reader:
+            number, has_columns = self._table(reader)
+            if number is None:
+                return 0
+            if has_columns or not self._plan.conditions.terms:
+                return reader.count(number, *self._sql(reader))
+            return len(self._select(reader))
+
+    def _table(self, reader: Reader) -> tuple[int | None, bool]:
+        """The collection's number, and whether its table has the columns that the plan's SQL is about."""
+        collection = self._plan.conditions.collection
+        known = reader.collection(collection.name)
+        if known is None:
+            return None, False
+        return known.id, collection.record is not None and known.signature == collection.signature
+
+    def _sql(self, reader: Reader) -> tuple[str, list[Any]]:
+        numbers = {scope.name: scope.id for scope in reader.scopes()}
+        return self._plan.sql(numbers.get, SCOPE_NAME)
+
+    def _select(self, reader: Reader) -> list[R]:
+        number, has_columns = self._table(reader)
+        if number is None:
+            return []
+        collection = self._plan.conditions.collection
+        names = {scope.id: scope.name for scope in reader.scopes()}
+        tail, bindings = self._sql(reader) if has_columns else ("", [])
+        found: list[Any] = [
+            snapshot(collection, reader, key, names[scope], packed)
+            for key, scope, packed in reader.query(number, tail, bindings)
+        ]
+        if not has_columns:
+            found = self._plan.select(found)
+        return found
+
+    def watch(self, callback: Callable[[Event], object], *, via: Any = None) -> Watch:
+        """Be called with an Event after each commit, local, synced or of another process, that touches the query.
+
+        The callback runs in a thread of the library's, one call at a time; via, a function that schedules another
+        (such as root.after_idle or loop.call_soon_threadsafe), runs it where the app wants. Conditions count, order
+        and limit do not; a changed record is in `updated` if it fulfils them now, else in `removed`.
+        """
+        return self._replica.watches.add(self._event, callback, via)
+
+    def _event(self, touched: list[Touched]) -> Event:
+        """What touched keys mean for the query, as the records are now."""
+        conditions = self._plan.conditions
+        event = Event()
+        with self._replica.store.reading() as reader:
+            number, _ = self._table(reader)
+            existed: dict[str, dict[str, bool]] = {}  # scope -> key -> was it there before the first of these commits
+            for one in touched:
+                if one.collection == number:
+                    existed.setdefault(one.scope, {}).setdefault(one.key, one.before)
+            for scope, keys in existed.items():
+                found = _records(conditions.collection, reader, scope, list(keys))
+                for key, before in keys.items():
+                    if key in found and conditions.matches(found[key]):
+                        (event.updated if before else event.created).append(found[key])
+                    elif before:
+                        event.removed.append((scope, key))
+        return event
+
+
+class Table(Query[R]):
+    """The records of one collection, as a query for all of them."""
+
+    __slots__ = ()
+
+    def get(self, key: str, *, scope: str | None = None) -> R | None:
+        """The record of a key, or None. AmbiguousKey where it lives in several scopes and none is named."""
+        collection = self._plan.conditions.collection
+        with self._replica.store.reading() as reader:
+            rows = find(reader, collection, key, scope)
+            if not rows:
+                return None
+            name = only(collection, key, rows)
+            return cast("R", snapshot(collection, reader, key, name, rows[name].packed))
+
+
+def find(reader: Reader, collection: Collection, key: str, scope: str | None) -> dict[str, Row]:
+    """The rows of a key, by the names of their scopes: in one scope, or in all."""
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a text, not {type(key).__name__}")
+    known = reader.collection(collection.name)
+    if known is None:
+        return {}
+    if scope is None:
+        scopes, rows = reader.scopes(), reader.by_key_anywhere(known.id, key)
+    else:
+        held = reader.scope(scope)
+        scopes, rows = ([held], reader.by_key(known.id, held.id, [key])) if held else ([], [])
+    names = {held.id: held.name for held in scopes}
+    return {names[row.scope]: row for row in rows}
+
+
+def _records(collection: Collection, reader: Reader, scope: str, keys: list[str]) -> dict[str, BaseRecord]:
+    """The records of some keys of a scope that is held."""
+    known, held = reader.collection(collection.name), reader.scope(scope)
+    assert known is not None
+    assert held is not None
+    rows = reader.by_key(known.id, held.id, keys)
+    return {row.key: snapshot(collection, reader, row.key, scope, row.packed) for row in rows}
+
+
+def only(collection: Collection, key: str, scopes: Some[str]) -> str:
+    """The one scope in which a key lives; NotFound, AmbiguousKey."""
+    if not scopes:
+        raise NotFound(f"{collection.name} has no {key!r}")
+    if len(scopes) > 1:
+        raise AmbiguousKey(f"{collection.name} {key!r} lives in the scopes {', '.join(sorted(scopes))}; pass scope=")
+    return next(iter(scopes))
+
+
+def snapshot(collection: Collection, reader: Reader, key: str, scope: str, packed: bytes) -> BaseRecord:
+    """The frozen record of a packed one."""
+    return collection.snapshot(key, scope, values_of(collection, reader, packed))
+
+
+def values_of(collection: Collection, reader: Reader, packed: bytes) -> Any:
+    """The values of a packed record as its collection's records hold them: a tuple if declared, else a dict."""
+    if collection.record is None:
+        return record.read_all(reader.dictionary, packed)
+    ids = reader.dictionary.field_ids
+    wanted = tuple([ids.get((one.name, KINDS[one.kind]), 0) for one in collection.fields])
+    return record.read(reader.dictionary, packed, wanted, collection.absent)

@@ -1,0 +1,119 @@
+"""Writing records: what `db.write()` gives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from fieldsync.draft import Draft
+from fieldsync.errors import AlreadyExists, DataError
+from fieldsync.reading import find, only, values_of
+from fieldsync.schema import BaseRecord
+from fieldsync.transaction import KINDS, check_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fieldsync.replica import WriteBatch
+    from fieldsync.schema import Collection, Record, Snapshot
+    from fieldsync.transaction import Pending
+
+R = TypeVar("R", bound=BaseRecord)
+KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"  # in the order of their codes
+KEY_RANDOM_BITS = 84
+
+
+def new_key(wall_ms: int, chance: int) -> str:
+    """A key of 22 characters that sorts by time: 48 bits of milliseconds, 84 random ones."""
+    number = (wall_ms & ((1 << 48) - 1)) << KEY_RANDOM_BITS | chance
+    return "".join(KEY_ALPHABET[number >> shift & 63] for shift in range(126, -1, -6))
+
+
+class Transaction:
+    """What `db.write()` gives: reads see its own writes; all of it lands together, or nothing."""
+
+    def __init__(
+        self, batch: WriteBatch, collection: Callable[[Any], Collection], generate_key: Callable[[], str]
+    ) -> None:
+        self._batch: WriteBatch | None = batch
+        self._collection = collection
+        self._generate_key = generate_key
+        self._drafts: dict[tuple[str, str], dict[str, Draft | None]] = {}  # (collection, key) -> scope -> None: deleted
+
+    @overload
+    def create(self, of: type[R], /, *, scope: str, key: str | None = None, **fields: Any) -> R: ...
+    @overload
+    def create(self, of: str, /, *, scope: str, key: str | None = None, **fields: Any) -> Snapshot: ...
+    def create(self, of: Any, /, *, scope: str, key: str | None = None, **fields: Any) -> Any:
+        """A new record, as a draft. Without a key it gets one that sorts by time. AlreadyExists where the key lives."""
+        collection = self._collection(of)
+        key = self._generate_key() if key is None else key
+        check_names(scope, key)
+        draft = Draft.create(collection, key, scope, fields)
+        pending = self._pending(collection, scope, key)
+        if pending.is_live:
+            raise AlreadyExists(f"{collection.name} {key!r} exists in scope {scope!r}; use tx.update(...)")
+        pending.creates = True
+        self._drafts.setdefault((collection.name, key), {})[scope] = draft
+        return draft.record
+
+    @overload
+    def get(self, of: type[R], /, key: str, *, scope: str | None = None) -> R: ...
+    @overload
+    def get(self, of: str, /, key: str, *, scope: str | None = None) -> Snapshot: ...
+    def get(self, of: Any, /, key: str, *, scope: str | None = None) -> Any:
+        """A record as a draft: set its attributes. NotFound without one, AmbiguousKey with several in other scopes."""
+        return self._draft(self._collection(of), key, scope).record
+
+    def update(self, of: type[Record] | str, /, key: str, *, scope: str | None = None, **fields: Any) -> None:
+        """Set some fields of a record. NotFound, AmbiguousKey as get."""
+        draft = self._draft(self._collection(of), key, scope)
+        for name, value in fields.items():
+            draft.assign(name, value)
+
+    def delete(self, of: type[Record] | str, /, key: str, *, scope: str | None = None) -> None:
+        """Delete a record. NotFound, AmbiguousKey as get."""
+        collection = self._collection(of)
+        draft = self._draft(collection, key, scope)
+        pending = self._pending(collection, draft.record.scope, key)
+        pending.deletes = pending.row is not None
+        pending.creates = False
+        self._drafts[collection.name, key][draft.record.scope] = None
+        draft.close()
+
+    def collect(self) -> None:
+        """Hand what the drafts were given to the write transaction."""
+        for draft in self._open_drafts():
+            fields = {(name, KINDS["register"]): value for name, value in draft.changes().items()}
+            fields |= {(name, KINDS["counter"]): amount for name, amount in draft.increments().items()}
+            if fields:
+                self._pending(draft.collection, draft.record.scope, draft.record.key).fields = fields
+
+    def close(self) -> None:
+        """Refuse further use."""
+        self._batch = None
+        for draft in self._open_drafts():
+            draft.close()
+
+    def _open_drafts(self) -> list[Draft]:
+        return [draft for drafts in self._drafts.values() for draft in drafts.values() if draft is not None]
+
+    def _open_batch(self) -> WriteBatch:
+        if self._batch is None:
+            raise DataError("this transaction is over; begin another with db.write()")
+        return self._batch
+
+    def _pending(self, collection: Collection, scope: str, key: str) -> Pending:
+        batch = self._open_batch()
+        (number,) = batch.writer.collection_ids([collection.name])
+        return batch.scope(scope).at(number, collection.name, key)
+
+    def _draft(self, collection: Collection, key: str, scope: str | None) -> Draft:
+        """The draft of a record that lives, its own transaction's writes taken in."""
+        writer = self._open_batch().writer
+        drafts = self._drafts.setdefault((collection.name, key), {})
+        if scope is None or scope not in drafts:
+            for name, row in find(writer, collection, key, scope).items():
+                if name not in drafts:
+                    drafts[name] = Draft(collection, key, name, values_of(collection, writer, row.packed))
+        live = {name: draft for name, draft in drafts.items() if draft is not None and scope in (None, name)}
+        return live[only(collection, key, live)]

@@ -1,0 +1,160 @@
+"""The rules of the protocol, each switched off in the engine by a patch: the simulator must notice."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from fieldsync import exchange, record
+from fieldsync.changes import TakenChange
+from fieldsync.context import Context
+from fieldsync.sqlite import SQLiteReader
+from tests import model
+from tests.simulation import cells
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fieldsync.changes import Chunk
+    from fieldsync.record import Dictionary
+    from fieldsync.store import Reader, Scope, Writer
+
+
+@contextmanager
+def context_joined_midstream() -> Iterator[None]:
+    """The giver's context is joined at the first chunk of its stream, and not at Done."""
+    kept = exchange.take
+
+    def take(writer: Writer, scope: Scope, declared: Context, giver: Context, *rest: Any) -> Any:
+        out = kept(writer, scope, declared, giver, *rest)
+        writer.account(scope.id, giver)
+        writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if giver.covers(*dot)])
+        return out
+
+    with patch.object(exchange, "take", take):
+        yield
+
+
+@contextmanager
+def removals_forget() -> Iterator[None]:
+    """A removal that is kept is not held against cells that arrive after it."""
+    with patch.object(SQLiteReader, "removals_of", lambda self, scope, creations: {}):
+        yield
+
+
+@contextmanager
+def parts_are_wholes() -> Iterator[None]:
+    """A change that the giver no longer holds whole is accounted for as soon as a part of it is here."""
+    with patch.object(TakenChange, "is_whole", True):
+        yield
+
+
+@contextmanager
+def many_streams() -> Iterator[None]:
+    """Several incoming streams write one scope at a time, each filtered by the context it declared."""
+    with patch.object(exchange, "begin", lambda writer, scope: b"the same"):
+        yield
+
+
+@contextmanager
+def giver_moves() -> Iterator[None]:
+    """What a giver streams is not of the moment that its context is of."""
+    kept = exchange.give
+
+    def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
+        store = reader._store  # type: ignore[attr-defined]
+        for author, low, high in dots.intervals():
+            for seq in range(low, high + 1):
+                with store.reading() as later:
+                    now = later.scope(scope.name)
+                    assert now is not None
+                    yield from kept(later, now, Context.of([(author, seq, seq)]))
+
+    with patch.object(exchange, "give", give):
+        yield
+
+
+def _rewritten(change: Callable[[model.Record, model.Name, model.Cell, int], model.Cell]) -> Any:
+    """Local writes whose registers are not as they should be."""
+    kept = record.write
+
+    def write(
+        dictionary: Dictionary, packed: bytes, author: int, seq: int, time: int, registers: Any, increments: Any
+    ) -> bytes:
+        old = cells.unpack(packed, dictionary)
+        piece = cells.unpack(kept(dictionary, packed, author, seq, time, registers, increments), dictionary)
+        changed = {
+            name: model.Incarnation(inc.time, frozenset(change(old, name, cell, time) for cell in inc.cells))
+            for name, inc in piece.items()
+        }
+        return cells.numbers(dictionary).pack(changed)
+
+    return patch.object(record, "write", write)
+
+
+@contextmanager
+def seen_is_direct() -> Iterator[None]:
+    """A cell sees those that it replaced, and not what those had seen."""
+
+    def change(old: model.Record, name: model.Name, cell: model.Cell, time: int) -> model.Cell:
+        direct = {c.stamp.dot for c in old[name].cells if c.address == cell.address}
+        direct -= {name.dot} | {dot for dot in direct if dot[0] == cell.stamp.author}
+        return model.replace(cell, seen=model.join(list(direct)) if cell.seen else ())
+
+    with _rewritten(change):
+        yield
+
+
+@contextmanager
+def times_of_one_incarnation() -> Iterator[None]:
+    """A write's time is above that field's cells in its own incarnation only."""
+
+    def change(old: model.Record, name: model.Name, cell: model.Cell, time: int) -> model.Cell:
+        here = [c.stamp.time + 1 for c in old[name].cells if c.address == cell.address]
+        return model.replace(cell, stamp=cell.stamp._replace(time=max([time, *here])))
+
+    with _rewritten(change):
+        yield
+
+
+@contextmanager
+def one_incarnation_written() -> Iterator[None]:
+    """A register write goes to one live incarnation of several."""
+    kept = record.write
+
+    def write(dictionary: Dictionary, packed: bytes, *rest: Any) -> bytes:
+        piece = cells.unpack(kept(dictionary, packed, *rest), dictionary)
+        return cells.numbers(dictionary).pack({name: piece[name] for name in sorted(piece)[:1]})
+
+    with patch.object(record, "write", write):
+        yield
+
+
+@contextmanager
+def edits_of_the_dead_vanish() -> Iterator[None]:
+    """Whoever holds a removal throws away the edits that its author had not seen."""
+    kept = record.merge_all
+
+    def merge_all(dictionary: Dictionary, key: bytes, items: list[Any]) -> Any:
+        outcomes, _ = kept(dictionary, key, items)
+        return [o and (o[0], () if item[2] else o[1], *o[2:]) for item, o in zip(items, outcomes, strict=True)], _
+
+    with patch.object(record, "merge_all", merge_all):
+        yield
+
+
+@contextmanager
+def provisional_is_covered() -> Iterator[None]:
+    """A giver sends nothing again that came under a context which it covers, whether or not that one covered it."""
+
+    def lacking(reader: Reader, scope: Scope, own: Context, taker: exchange.Declaration) -> Context:
+        held = own | Context.of((author, seq, seq) for author, seq, _ in reader.provisional(scope.id))
+        found = held - taker.context
+        for giver, dots in taker.provisional:
+            if not giver - own:
+                found = found - dots
+        return found
+
+    with patch.object(exchange, "lacking", lacking):
+        yield
