@@ -24,14 +24,15 @@ EDITS = 10_000
 def measure(contender: str, count: int, folder: Path) -> Result:
     """Build at one side, bring the other up to date twice."""
     records = data.records(count)
+    edits = data.edits([key for key, _ in records], min(count, EDITS), 2)
     make = peers.contender(contender)
+    data.set_aside()
     places = [folder / "giver", folder / "taker"]
     for place in places:
         place.mkdir()
     giver, taker = map(make, places)
     giver.build(records)
     first = giver.give(taker)
-    edits = data.edits([key for key, _ in records], min(count, EDITS), 2)
     for batch in data.batches(edits):
         giver.edit(batch)
     delta = giver.give(taker)

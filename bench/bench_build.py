@@ -25,6 +25,7 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     """Build once."""
     records = data.records(count)
     make = peers.contender(contender)
+    data.set_aside()
     before_mb = peak_mb()
     peer = make(folder)
     began = time.perf_counter()

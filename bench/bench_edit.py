@@ -24,14 +24,16 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     """Build, then edit."""
     records = data.records(count)
     keys = [key for key, _ in records]
-    peer = peers.contender(contender)(folder)
-    peer.build(records)
     singles = data.edits(keys, min(count, SINGLES), 2)
+    rounds = [data.overwrites(keys, seed) for seed in range(ROUNDS)]
+    make = peers.contender(contender)
+    data.set_aside()
+    peer = make(folder)
+    peer.build(records)
     timed = SINGLES_FULL if contender.endswith("_full") else SINGLES
     figures = {"per_s": _per_s(peer, [[edit] for edit in singles[:timed]])}
     _per_s(peer, data.batches(singles[timed:]))
     before = peer.size()
-    rounds = [data.overwrites(keys, seed) for seed in range(ROUNDS)]
     figures["batch_per_s"] = _per_s(peer, [batch for edits in rounds for batch in data.batches(edits)])
     figures["growth_x"] = peer.size() / before
     digest = checked(peer, data.edited(records, chain(singles, *rounds)))

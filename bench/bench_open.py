@@ -33,6 +33,7 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     records = data.records(count)
     key, row = records[count // 2]
     make = peers.contender(contender)
+    data.set_aside()
     began = time.perf_counter()
     peer = make(folder)
     found = peer.get(key)

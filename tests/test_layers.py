@@ -33,15 +33,14 @@ OUTSIDE = {
 EXCEPTIONS = {
     ("clock", "time"),  # the one reading of the wall clock, which Replica takes as wall_ms
     ("transaction", "os.urandom"),  # names of authors, which Replica takes as mint
-    ("exchange", "os.urandom"),  # tokens of streams: not passed in yet
     ("sqlite.store", "os.urandom"),  # the name of a new file's replica: not passed in yet
 }
 CALLERS = {  # of kernels: one each
     "chunk": {"changes"},
-    "codec": {"codec", "record"},  # to become one
+    "codec": {"codec"},
     "diff": {"context"},
     "merge": {"record"},
-    "numbers": {"sqlite.reader", "sqlite.writer"},  # to become one
+    "numbers": {"sqlite.layout"},
 }
 LATE = ("msgpack", "websockets", "zeroconf", "pycrdt", "cryptography", "typer", "rich", "asyncio")
 

@@ -1,24 +1,24 @@
-"""Values <-> canonical bytes (docs/format.md, Values)."""
+"""Values <-> canonical bytes (docs/format.md, Values), and the door to the kernel that packs cells from them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fieldsync._native import codec
-from fieldsync._native.codec import Unknown
+from fieldsync._native import codec as _kernel
+from fieldsync._native.codec import Unknown, create, incarnations, read, read_all, stamps, write
 from fieldsync.errors import DecodeError
 
-__all__ = ["Unknown", "decode", "encode"]
+__all__ = ["Unknown", "create", "decode", "encode", "incarnations", "read", "read_all", "stamps", "write"]
 
 
 def encode(value: Any) -> bytes:
     """The one canonical form of a value. TypeError for a type that Fieldsync cannot hold."""
-    return codec.encode(value)
+    return _kernel.encode(value)
 
 
 def decode(data: bytes) -> Any:
     """The value of canonical bytes. DecodeError for any others; a value of an unknown tag is an Unknown."""
     try:
-        return codec.decode(data)
+        return _kernel.decode(data)
     except ValueError as error:
         raise DecodeError(str(error)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,6 @@ from fieldsync.transaction import KINDS, check_names
 from fieldsync.writing import KEY_RANDOM_BITS, Transaction, new_key
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
@@ -50,6 +50,8 @@ def open(  # noqa: A001 - reads as fieldsync.open
     """
     if durability not in ("full", "fast"):
         raise ValueError(f'durability is "full" or "fast", not {durability!r}')
+    if os.fspath(path) in ("", ":memory:"):
+        raise ValueError(f"a database is a file that several connections share, not {path!r}; give it a path")
     store = SQLiteStore(path, full=durability == "full")
     try:
         return Database(Replica(store, takes_all=hub), declared, progress)
@@ -133,8 +135,9 @@ class Database:
     ) -> LoadReport:
         """Load many rows, in batches of their own: new keys are created, known ones updated where values differ.
 
-        key and scope: a column's name, a template such as "{origin}/{carrier}", or a function of the row. progress:
-        True for a bar on the terminal, or a function that is called with the number of rows done.
+        key and scope: a column's name, a template such as "{origin}/{carrier}", or a function of the row; a column that
+        one of them names need not be a declared field. progress: True for a bar on the terminal, or a function that is
+        called with the number of rows done.
         """
         return loading.load(self.replica, self.collection(of), rows, key=key, scope=scope, progress=progress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 PROVISIONAL_GROUPS_MAX = 16  # contexts of givers that a declaration names; dots of others are taken again
 
 
-class Superseded(Exception):  # noqa: N818
+class Superseded(Exception):
     """A newer stream has begun to write this scope, so this one may not any more. Never leaves the engine."""
 
 
@@ -53,9 +52,9 @@ class State:
     is_provisional: bool
 
     def short(self) -> bytes:
-        """Eight bytes that differ, all but surely, where anything does."""
-        content = self.context_hash + self.digest + bytes([self.is_provisional])
-        return hashlib.blake2b(content, digest_size=8).digest()
+        """Eight bytes that differ, all but surely, where two replicas have anything to tell each other."""
+        # not whether anything is provisional: where contexts are equal, neither side can account for it
+        return hashlib.blake2b(self.context_hash + self.digest, digest_size=8).digest()
 
 
 def state_of(reader: Reader, scope: Scope) -> State:
@@ -63,11 +62,9 @@ def state_of(reader: Reader, scope: Scope) -> State:
     return State(reader.context(scope.id).hash(), scope.digest, bool(reader.provisional(scope.id)))
 
 
-def begin(writer: Writer, scope: Scope) -> bytes:
-    """Make a new stream the only one that may write this scope; returns the token that proves it."""
-    token = os.urandom(8)
+def begin(writer: Writer, scope: Scope, token: bytes) -> None:
+    """Make a new stream, which random bytes name, the only one that may write this scope."""
     writer.save_scope(scope._replace(taker=token))
-    return token
 
 
 def declare(reader: Reader, scope: Scope) -> Declaration:

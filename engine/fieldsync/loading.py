@@ -18,8 +18,8 @@ from fieldsync.limits import (
     LOAD_SHAPES_MAX,
     REJECTED_ROWS_KEPT,
 )
-from fieldsync.template import fill_template
-from fieldsync.transaction import KINDS, LocalChange, check_names
+from fieldsync.template import columns_in, fill_template
+from fieldsync.transaction import KINDS, Creation, LocalChange, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,7 +74,7 @@ def load(
     """See Database.load."""
     began = time.perf_counter()
     with _progress(progress) as tell:
-        loader = _Loader(replica, collection, _namer(key), _namer(scope), tell)
+        loader = _Loader(replica, collection, key, scope, tell)
         for row in rows:
             loader.add(row)
         loader.flush()
@@ -84,6 +84,12 @@ def load(
 
 def _namer(name: Namer) -> Callable[[Mapping[str, Any]], str]:
     return fill_template(name) if isinstance(name, str) else name
+
+
+def _address(collection: Collection, key: Namer, scope: Namer) -> set[str]:
+    """The columns that say where a row goes and are no fields."""
+    named = {name for template in (key, scope) if isinstance(template, str) for name in columns_in(template)}
+    return named & {"key", "scope"} if collection.record is None else named - collection.places.keys()
 
 
 @contextmanager
@@ -110,15 +116,16 @@ class _Loader:
         self,
         replica: Replica,
         collection: Collection,
-        key: Callable[[Mapping[str, Any]], str],
-        scope: Callable[[Mapping[str, Any]], str],
+        key: Namer,
+        scope: Namer,
         tell: Callable[[int], object],
     ) -> None:
         self.report = LoadReport()
         self._replica = replica
         self._collection = collection
-        self._key = key
-        self._scope = scope
+        self._key = _namer(key)
+        self._scope = _namer(scope)
+        self._address = _address(collection, key, scope)
         self._tell = tell
         self._shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], Shape] = {}
         self._counters = {one.name: one for one in collection.fields if one.kind == "counter"}
@@ -135,6 +142,8 @@ class _Loader:
         try:
             key, scope = self._key(row), self._scope(row)
             check_names(scope, key)
+            if self._address:
+                row = {name: value for name, value in row.items() if name not in self._address}
             # nothing declared: the kernel checks the values when it packs them
             values = row if self._collection.record is None else self._collection.check_new(row)
             shape = self._shape(tuple(values), tuple(row))
@@ -226,10 +235,18 @@ class _Loader:
 
     def _create(self, writing: WriteBatch, number: int, scope: str, batch: list[Waiting]) -> None:
         change = LocalChange(writing.writer, writing.writer.enter(scope))
-        rows = [(one.key, one.shape.fields, one.values) for one in batch]
-        touched = change.create(number, self._collection.name, rows, self._replica.wall_ms(), self._replica.mint)
-        writing.note(change, touched)
+        name = self._collection.name
+        creations = [Creation(number, name, one.key, one.shape.fields, self._written(one)) for one in batch]
+        touched = change.create(creations, self._replica.wall_ms(), self._replica.mint)
+        writing.note(scope, touched, change.dots)
         self.report.loaded += len(batch)
+
+    def _written(self, one: Waiting) -> tuple[Any, ...]:
+        """A new row's values; None is left out where a field without a cell reads as None anyway."""
+        if None not in one.values:
+            return one.values
+        pairs = zip(one.shape.fields, one.values, strict=True)
+        return tuple([... if value is None and self._absent.get(name) is None else value for (name, _), value in pairs])
 
     def _update(
         self, writing: WriteBatch, number: int, scope: str, known: dict[str, Row], batch: list[Waiting]
@@ -241,7 +258,8 @@ class _Loader:
             if differing := self._differences(before, one):
                 change.add(number, self._collection.name, one.key, row).fields = differing
         updated = len(change.pending)
-        writing.note(change, change.land(self._replica.wall_ms(), self._replica.mint))
+        touched = change.land(self._replica.wall_ms(), self._replica.mint)
+        writing.note(scope, touched, change.dots)
         self.report.loaded += updated
         self.report.unchanged += len(batch) - updated
 

@@ -7,7 +7,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fieldsync._native import codec, merge
+from fieldsync import codec
+from fieldsync._native import merge
 from fieldsync.errors import Corrupt, DecodeError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from fieldsync.apply import Touched, expand
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.store import HEADLESS
-from fieldsync.transaction import LocalChange, check_names, mint_author
+from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.watch import Watches
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ class WriteBatch:
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> None:
         """Write what was collected since the last time: a change, or two, in each scope."""
         for change in self._changes.values():
-            self.note(change, change.land(wall_ms, mint))
+            self.note(change.scope.name, change.land(wall_ms, mint), change.dots)
         self._changes = {}
 
-    def note(self, change: LocalChange, touched: list[Touched]) -> None:
-        """Remember what a change that landed has to tell the watches."""
+    def note(self, scope: str, touched: list[Touched], dots: Context) -> None:
+        """Remember what changes that landed have to tell the watches."""
         self.touched.extend(touched)
-        self.dots[change.scope.name] = self.dots.get(change.scope.name, Context()) | change.dots
+        self.dots[scope] = self.dots.get(scope, Context()) | dots
 
 
 class Replica:
@@ -58,7 +58,7 @@ class Replica:
         *,
         takes_all: bool = False,
         wall_ms: Callable[[], int] = clock.now_ms,
-        mint: Callable[[], bytes] = mint_author,
+        mint: Callable[[], bytes] = mint_name,
     ) -> None:
         self.store = store
         self.wall_ms = wall_ms
@@ -76,31 +76,44 @@ class Replica:
 
     @contextmanager
     def writing(self) -> Iterator[WriteBatch]:
-        """A write transaction; durable at the end of the block, undone whole by an exception."""
-        with self.store.writing() as writer:
-            batch = WriteBatch(writer)
-            yield batch
-            batch.land(self.wall_ms(), self.mint)
-        self.announce(batch.touched, batch.dots)
+        """A write transaction; durable at the end of the block, undone whole by an exception. Watches hear of it."""
+        dots: dict[str, Context] = {}
+        try:
+            with self.store.writing() as writer:
+                batch = WriteBatch(writer)
+                yield batch
+                batch.land(self.wall_ms(), self.mint)
+                dots = batch.dots
+                self._tell(dots)  # before others can see them in the file
+        except BaseException:
+            self._take_back(dots)
+            raise
+        if batch.touched:
+            self.watches.announce(batch.touched)
 
     def before_leaving(self) -> None:
         """To be called before own dots leave the device: what others will have seen must survive a power cut here."""
         self.store.sync_log()
 
-    def announce(self, touched: list[Touched], dots: dict[str, Context]) -> None:
-        """Tell the watches what a commit of this process touched, and by which changes."""
-        if touched and self.watches.any:
+    def _tell(self, dots: dict[str, Context]) -> None:
+        """Changes of this process, which its watches hear of without a look at the file."""
+        if self.watches.any:
             with self._news_lock:
                 for name, some in dots.items():
                     self._told[name] = self._told.get(name, Context()) | some
-            self.watches.announce(touched)
+
+    def _take_back(self, dots: dict[str, Context]) -> None:
+        with self._news_lock:
+            for name, some in dots.items():
+                self._told[name] = self._told.get(name, Context()) - some
 
     def _news(self) -> list[Touched]:
         """What commits of other processes touched since the last look, by the changes that are new in the file."""
         with self._news_lock, self.store.reading() as reader:
             now = {scope.name: reader.context(scope.id) for scope in reader.scopes()}
             before, self._seen = self._seen, now
-            told, self._told = self._told, {}
+            told = self._told
+            self._told = {name: dots - now[name] for name, dots in told.items() if name in now}
             if before is None or before == now:
                 return []
             return [

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fieldsync import exchange, messages
-from fieldsync.context import Context
 from fieldsync.errors import DigestMismatch, ProtocolError, SyncError, VersionMismatch
 from fieldsync.exchange import Superseded
 from fieldsync.messages import VERSION, Bye, Declare, Hello, Refusal, Settled, Skipped, Stream
@@ -27,7 +26,7 @@ from fieldsync.messages import VERSION, Bye, Declare, Hello, Refusal, Settled, S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fieldsync.apply import Touched
+    from fieldsync.context import Context
     from fieldsync.exchange import Declaration, State
     from fieldsync.messages import Message
     from fieldsync.replica import Replica
@@ -227,7 +226,8 @@ class Session:
         if different:
             with self._replica.store.writing() as writer:
                 for shared in different:
-                    shared.token = exchange.begin(writer, writer.enter(shared.name))
+                    shared.token = self._replica.mint()
+                    exchange.begin(writer, writer.enter(shared.name), shared.token)
             self._replica.before_leaving()
             self._snapshot = self._replica.store.snapshot()
             for index, shared in enumerate(self._shared):
@@ -271,23 +271,23 @@ class Session:
 
     def _take(self, shared: _Shared, message: Stream, giver: Context) -> None:
         assert shared.own is not None
-        with self._replica.store.writing() as writer:
-            scope = writer.scope(shared.name)
+        count = 0
+        with self._replica.writing() as batch:
+            scope = batch.writer.scope(shared.name)
             if scope is None or scope.taker != shared.token:
                 raise Superseded
-            touched: list[Touched] = []
-            dots = Context()
             if message.chunk is not None:
                 scope, taken = exchange.take(
-                    writer, scope, shared.own.context, giver, message.chunk, self._replica.wall_ms()
+                    batch.writer, scope, shared.own.context, giver, message.chunk, self._replica.wall_ms()
                 )
-                touched, dots = taken.touched, taken.dots
-                self.report.changes_received += taken.changes
+                batch.note(shared.name, taken.touched, taken.dots)
+                count = taken.changes
             if message.done:
-                scope = exchange.finish(writer, scope, giver)
-            writer.save_scope(scope)
-        self.report.records_changed += len(touched)
-        self._replica.announce(touched, {shared.name: dots})
+                scope = exchange.finish(batch.writer, scope, giver)
+                batch.note(shared.name, [], giver)
+            batch.writer.save_scope(scope)
+        self.report.changes_received += count
+        self.report.records_changed += len(batch.touched)
 
     def _settle(self, index: int, shared: _Shared) -> None:
         """Once both streams are done, tell the state that came of it."""

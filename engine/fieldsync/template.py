@@ -20,10 +20,7 @@ def fill_template(template: str, columns: Iterable[str] | None = None) -> Callab
     with). The function raises ValueError, with the reason, for a row whose value is None, empty or not a plain value.
     Datetimes are written as 2013-01-31T05:00:00Z, the rest as by str.
     """
-    parts = re.split(r"\{([^{}]*)\}", template) if re.search("[{}]", template) else ["", template, ""]
-    literals, names = parts[::2], parts[1::2]
-    if not names or not all(names) or any(re.search("[{}]", literal) for literal in literals):
-        raise SchemaError(f"{template!r} is neither a column nor a template such as 'job/{{job}}'")
+    literals, names = _parts(template)
     if columns is not None:
         check_columns(names, list(columns))
     pattern = "%s".join(literal.replace("%", "%%") for literal in literals)
@@ -38,6 +35,20 @@ def fill_template(template: str, columns: Iterable[str] | None = None) -> Callab
         return pattern % tuple(texts)
 
     return fill
+
+
+def columns_in(template: str) -> list[str]:
+    """The columns that a template names; SchemaError for one that cannot be read."""
+    return _parts(template)[1]
+
+
+def _parts(template: str) -> tuple[list[str], list[str]]:
+    """The literal texts round the columns of a template, and the columns."""
+    parts = re.split(r"\{([^{}]*)\}", template) if re.search("[{}]", template) else ["", template, ""]
+    literals, names = parts[::2], parts[1::2]
+    if not names or not all(names) or any(re.search("[{}]", literal) for literal in literals):
+        raise SchemaError(f"{template!r} is neither a column nor a template such as 'job/{{job}}'")
+    return literals, names
 
 
 def check_columns(wanted: Iterable[str], names: Collection[str]) -> None:

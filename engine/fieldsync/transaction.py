@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import clock, record
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new
@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 KINDS = {"register": int(Kind.REGISTER), "counter": int(Kind.COUNTER)}
 
 
+class Creation(NamedTuple):
+    """A new record: fields as (name, kind), and a value for each; one of Ellipsis is left out."""
+
+    collection: int
+    collection_name: str
+    key: str
+    fields: tuple[tuple[str, int], ...]
+    values: tuple[Any, ...]
+
+
 @dataclass(slots=True)
 class Pending:
     """What a transaction does to one key of one scope; the parts follow each other in this order."""
@@ -34,6 +44,11 @@ class Pending:
     deletes: bool = False
     creates: bool = False
     fields: dict[tuple[str, int], Any] = field(default_factory=dict)  # (name, kind) -> value, or amount of a counter
+
+    def as_creation(self) -> Creation:
+        """The same, where all that is pending is a new record."""
+        fields, values = tuple(self.fields), tuple(self.fields.values())
+        return Creation(self.collection, self.collection_name, self.key, fields, values)
 
     @property
     def is_live(self) -> bool:
@@ -82,38 +97,25 @@ class LocalChange:
         self.pending[collection, key] = pending
         return pending
 
-    def create(
-        self,
-        collection: int,
-        collection_name: str,
-        rows: list[tuple[str, tuple[tuple[str, int], ...], tuple[Any, ...]]],
-        wall_ms: int,
-        mint: Callable[[], bytes],
-    ) -> list[Touched]:
-        """Land new records at once: rows of (key, fields as (name, kind), values), none of whose keys lives here.
-
-        None and Ellipsis are left out. A LimitExceeded or TypeError leaves nothing written.
-        """
+    def create(self, creations: list[Creation], wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
+        """Land records at once, none of whose keys lives here. A LimitExceeded or TypeError leaves nothing written."""
         scope = self._with_author(mint)
         time = clock.tick(scope.time, wall_ms)
         dot = (scope.author, scope.seq + 1)
-        shapes = {fields: tuple(self.writer.field_ids(fields)) for fields in {fields for _, fields, _ in rows}}
-        pieces = record.create(
-            self.writer.dictionary,
-            *dot,
-            time,
-            [(n, shapes[fields], _without_none(values)) for n, (_, fields, values) in enumerate(rows)],
-        )
-        _check_size(sum(map(len, pieces)) + sum(len(key) for key, _, _ in rows))
-        parts = len(rows) + sum(len(values) - values.count(None) - values.count(...) for _, _, values in rows)
+        shapes = {fields: tuple(self.writer.field_ids(fields)) for fields in {one.fields for one in creations}}
+        rows = [(n, shapes[one.fields], one.values) for n, one in enumerate(creations)]
+        pieces = record.create(self.writer.dictionary, *dot, time, rows)
+        _check_size(sum(map(len, pieces)) + sum(len(one.key) for one in creations))
+        parts = len(creations) + sum(len(one.values) - one.values.count(...) for one in creations)
         arrival = Arrival(dot, time, 0, parts, [], live=parts)
-        records = [(n, key, piece) for n, ((key, _, _), piece) in enumerate(zip(rows, pieces, strict=True))]
+        news: dict[int, NewRecords] = {}
+        for n, (one, piece) in enumerate(zip(creations, pieces, strict=True)):
+            if one.collection not in news:
+                news[one.collection] = NewRecords(arrival, one.collection, one.collection_name, [])
+            news[one.collection].records.append((n, one.key, piece))
         self.writer.account_own(scope.id, *dot)
-        self.dots = Context.of([(self.writer.dictionary.author(scope.author), dot[1], dot[1])])
-        scope = scope._replace(time=time, seq=dot[1], ready=True)
-        scope, touched = land_new(self.writer, scope, [NewRecords(arrival, collection, collection_name, records)])
-        self.writer.save_scope(scope)
-        self.scope = scope
+        scope, touched = land_new(self.writer, scope._replace(time=time, seq=dot[1], ready=True), list(news.values()))
+        self._landed(scope, 1)
         return touched
 
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
@@ -122,6 +124,8 @@ class LocalChange:
         writing = [p for p in self.pending.values() if p.creates or (p.fields and not p.deletes)]
         if not removing and not writing:
             return []
+        if not removing and all(p.creates and p.row is None for p in writing):
+            return self.create([p.as_creation() for p in writing], wall_ms, mint)
         scope = self._with_author(mint)
         time = clock.tick(scope.time, wall_ms)
         targets: dict[tuple[int, str], Target] = {}
@@ -134,12 +138,15 @@ class LocalChange:
             grouped = GROUPED if removing else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
         self.writer.account_own(scope.id, scope.author, scope.seq)
-        first = arrivals[0].dot[1]
-        self.dots = Context.of([(self.writer.dictionary.author(scope.author), first, scope.seq)])
         scope, touched = land(self.writer, scope._replace(time=time, ready=True), list(targets.values()), arrivals)
+        self._landed(scope, len(arrivals))
+        return touched
+
+    def _landed(self, scope: Scope, changes: int) -> None:
+        author = self.writer.dictionary.author(scope.author)
+        self.dots = Context.of([(author, scope.seq - changes + 1, scope.seq)])
         self.writer.save_scope(scope)
         self.scope, self.pending = scope, {}
-        return touched
 
     def _with_author(self, mint: Callable[[], bytes]) -> Scope:
         if self.scope.author:
@@ -201,10 +208,6 @@ def _compose(
     return piece, len(record.stamps(dictionary, piece))
 
 
-def _without_none(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple([... if value is None else value for value in values]) if None in values else values
-
-
 def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:
     place = pending.collection, pending.key
     if place not in targets:
@@ -220,7 +223,7 @@ def _check_size(size: int) -> None:
         )
 
 
-def mint_author() -> bytes:
-    """A new author's name: 8 random bytes, never all zero."""
+def mint_name() -> bytes:
+    """A new name, of an author or a stream: 8 random bytes, never all zero."""
     name = os.urandom(8)
-    return name if any(name) else mint_author()
+    return name if any(name) else mint_name()

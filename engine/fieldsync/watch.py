@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fieldsync.limits import WATCH_POLL_SECONDS, WATCH_QUEUE_EVENTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fieldsync.apply import Touched
     from fieldsync.schema import BaseRecord
@@ -50,8 +50,7 @@ class Watch:
         """Queue a commit. Past the bound, all that is queued becomes one."""
         with self._lock:
             if len(self._pending) >= WATCH_QUEUE_EVENTS_MAX:
-                merged = {(one.collection, one.scope, one.key): one for batch in self._pending for one in batch}
-                self._pending = deque([list(merged.values())])
+                self._pending = deque([_as_one(self._pending)])
             self._pending.append(touched)
 
     def run(self) -> None:
@@ -71,7 +70,8 @@ class Watch:
                 if self._closed or not self._pending:
                     self._scheduled = False
                     return
-                touched = self._pending.popleft()
+                touched = _as_one(self._pending)  # a record that came and went unseen is no news
+                self._pending.clear()
             try:
                 event = self._describe(touched)
                 if event:
@@ -84,6 +84,15 @@ class Watch:
         with self._lock:
             self._closed = True
         self._hub.remove(self)
+
+
+def _as_one(commits: Iterable[list[Touched]]) -> list[Touched]:
+    """Several commits as one: what was there before the first, and after the last."""
+    merged: dict[tuple[int, str, str], Touched] = {}
+    for one in (one for commit in commits for one in commit):
+        place = (one.collection, one.scope, one.key)
+        merged[place] = one._replace(before=merged[place].before) if place in merged else one
+    return list(merged.values())
 
 
 class Watches:

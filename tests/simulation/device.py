@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
@@ -23,7 +24,6 @@ from tests.simulation.cells import EXISTENCE, Cid
 from tests.simulation.oracle import Truth, Violation
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -81,6 +81,7 @@ class World:
     def __init__(self, folder: Path, chance: random.Random) -> None:
         self.folder = folder
         self.chance = chance
+        self._names = random.Random(chance.random())  # apart: what the engine draws does not change the schedule
         self.now_ms = 1_700_000_000_000
         self.truths: dict[str, Truth] = {}
 
@@ -88,7 +89,7 @@ class World:
         return self.truths.setdefault(scope, Truth())
 
     def mint(self) -> bytes:
-        return self.chance.randbytes(8)
+        return self._names.randbytes(8)
 
 
 class Device:
@@ -102,7 +103,7 @@ class Device:
         self.latest_ms = 0  # the furthest that its own clock ever showed
         self.database = self._open(declared)
         with self.store.writing() as writer:  # frames name it: equal seeds, equal frames
-            writer.set_meta("replica", world.chance.randbytes(16))
+            writer.set_meta("replica", world.mint() * 2)
         self.replica.id = self._meta("replica")
 
     def _open(self, declared: tuple[type[fs.Record], ...]) -> Database:

@@ -28,6 +28,10 @@ MINUTE, DAY, YEAR = 60_000, 86_400_000, 31_557_600_000
 OFFSETS_MS = [0, 0, 0, 0, 2_000, -MINUTE, 20 * MINUTE, -10 * YEAR, 10 * YEAR, 76 * YEAR]  # the last: the year 2100
 STEPS_MS = [0, 0, 1, 1, 30, 1_000, MINUTE, 10 * MINUTE, DAY]
 CHUNK_CELLS = [1, 1, 4, 20, 50_000]
+ACTIONS = {  # how often each is done; a run leaves some out and does others more
+    **{"transact": 40, "inner": 16, "load": 4, "link": 24, "cut": 3},
+    **{"enter": 3, "reopen": 3, "set_clock": 2, "fill_disk": 2, "lose": 0.3},
+}
 OUTER = ["create", *["update"] * 5, "delete", "replace"]
 INNER = ["tag", "tag", "untag", "write", "write", "compact", "later", "dismiss"]
 
@@ -103,6 +107,7 @@ class Schedule:
         self.lost: list[Device] = []
         self.scopes = SCOPES[: self.chance.choice([1, 1, 2, 3])]
         self.keys = [f"k{i}" for i in range(self.chance.choice([1, 2, 4]))]
+        self.weights = {name: weight * self.chance.choice([0.2, 1, 1, 4]) for name, weight in ACTIONS.items()}
         count = self.chance.randrange(3, 7)
         hub = self.chance.random() < 0.6
         self.devices = [
@@ -137,7 +142,7 @@ class Schedule:
                 self.chance.choice(self.devices).check()
                 self.check_pairs()
         while self.links:
-            self.cut(self.links[0])
+            self.drop(self.links[0])
         for device in self.devices:
             device.store.is_full = False
         self.converge()
@@ -148,30 +153,8 @@ class Schedule:
         self.converge()
 
     def act(self) -> None:
-        device, what = self.chance.choice(self.devices), self.chance.random()
-        if what < 0.42:
-            self.transact(device)
-        elif what < 0.58:
-            self.inner(device)
-        elif what < 0.62:
-            self.load(device)
-        elif what < 0.65:
-            self.cut(self.chance.choice(self.links)) if self.links else None
-        elif what < 0.68:
-            scope = self.chance.choice(self.scopes)
-            self.attempt(device, f"enters {scope}", lambda: device.database.enter(scope))
-        elif what < 0.71:
-            self.reopen(device)
-        elif what < 0.73:
-            device.offset_ms = self.chance.choice(OFFSETS_MS)
-            self.say(f"{device.name} clock {device.offset_ms}")
-        elif what < 0.75:
-            device.store.is_full = True
-            self.say(f"{device.name} disk full")
-        elif what < 0.755 and len(self.devices) > 2:
-            self.lose(device)
-        else:
-            self.link()
+        (name,) = self.chance.choices(list(self.weights), list(self.weights.values()))
+        getattr(self, name)(self.chance.choice(self.devices))
 
     def values(self, device: Device, op: Op) -> Op:
         """Chance values for an op, of types that every version of the app knows."""
@@ -229,32 +212,51 @@ class Schedule:
         early = self.chance.random() < 0.5
         device.store.is_full = False  # whether opening writes depends on what is declared
         for link in here if early else ():
-            self.cut(link)
+            self.drop(link)
         declared = self.chance.choice(DECLARATIONS)
         self.say(f"{device.name} reopens with {declared}")
         device.reopen(declared)
         for link in here if not early else ():
-            self.cut(link)
+            self.drop(link)
+
+    def enter(self, device: Device) -> None:
+        scope = self.chance.choice(self.scopes)
+        self.attempt(device, f"enters {scope}", lambda: device.database.enter(scope))
+
+    def set_clock(self, device: Device) -> None:
+        device.offset_ms = self.chance.choice(OFFSETS_MS)
+        self.say(f"{device.name} clock {device.offset_ms}")
+
+    def fill_disk(self, device: Device) -> None:
+        device.store.is_full = True
+        self.say(f"{device.name} disk full")
 
     def lose(self, device: Device) -> None:
         """A device is gone for ever, with what only it had."""
+        if len(self.devices) == 2:
+            return
         self.say(f"{device.name} is lost")
         for link in [link for link in self.links if device in link.devices]:
-            self.cut(link)
+            self.drop(link)
         self.devices.remove(device)
         self.lost.append(device)
 
     # --- links ---
 
-    def link(self) -> None:
-        one, other = self.chance.sample(self.devices, 2)
+    def link(self, one: Device) -> None:
+        other = self.chance.choice([device for device in self.devices if device is not one])
         only = self.chance.sample(self.scopes, 1) if self.chance.random() < 0.1 else None
         link = Link(self.link_count, (one, other), only)
         self.link_count += 1
         self.links.append(link)
         self.say(f"link {link.number}: {one.name} -> {other.name} {only or ''}")
 
-    def cut(self, link: Link) -> None:
+    def cut(self, device: Device) -> None:
+        """A link dies, with what is on its way."""
+        if self.links:
+            self.drop(self.chance.choice(self.links))
+
+    def drop(self, link: Link) -> None:
         self.say(f"link {link.number} ends")
         link.close()
         self.links.remove(link)
@@ -269,12 +271,12 @@ class Schedule:
                 self.end(link, 1 - side)
         except (DiskFull, ClosedError) as error:
             self.say(f"link {link.number} fails: {error}")
-            self.cut(link)
+            self.drop(link)
         except ProtocolError as error:
             if not link.is_faulty:
                 raise
             self.say(f"link {link.number} is refused: {error}")
-            self.cut(link)
+            self.drop(link)
 
     def pull(self, link: Link, side: int) -> bool:
         """Put a side's next frame on the wire, if it has one."""
@@ -290,7 +292,7 @@ class Schedule:
         if not self.pull(link, side):
             if not all(one.finished for one in link.sides):
                 raise Violation(f"link {link.number}: both sides wait")
-            self.cut(link)
+            self.drop(link)
 
     def deliver(self, link: Link, side: int) -> None:
         frame = link.queues[side].popleft()

@@ -1,1 +1,1 @@
-"""The compiled kernels, built from native/*.pyx: pure functions over bytes, each called by one module of the package."""
+"""The compiled kernels, built from native/*.pyx: pure functions over bytes, each called by one module."""

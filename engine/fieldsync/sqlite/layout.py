@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from fieldsync import codec
+from fieldsync._native import numbers
+from fieldsync.store import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,3 +56,13 @@ def load_columns(text: str) -> tuple[tuple[str, int, bool, Any], ...]:
     return tuple(
         (name, kind, indexed, codec.decode(bytes.fromhex(default))) for name, kind, indexed, default in json.loads(text)
     )
+
+
+def dump_entries(entries: list[Entry]) -> bytes:
+    """The entries of a change as the index keeps them."""
+    return numbers.pack(entries, 4)  # type: ignore[arg-type]  # an Entry is a tuple of four integers
+
+
+def load_entries(data: bytes) -> list[Entry]:
+    """The inverse of dump_entries."""
+    return [Entry(*entry) for entry in numbers.unpack(data, 4)]

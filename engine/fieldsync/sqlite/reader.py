@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from fieldsync._native import numbers
 from fieldsync.context import Context
-from fieldsync.sqlite.layout import record_table
+from fieldsync.sqlite.layout import load_entries, record_table
 from fieldsync.store import ChangeRow, CollectionRow, Entry, OrphanRow, Row, Scope
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ def _scope(row: Any) -> Scope:
 
 def _change(row: Any) -> ChangeRow:
     author, seq, time, flags, parts, live, entries = row
-    return ChangeRow(author, seq, time, flags, parts, live, [Entry(*entry) for entry in numbers.unpack(entries, 4)])
+    return ChangeRow(author, seq, time, flags, parts, live, load_entries(entries))
 
 
 def _orphan(row: Any) -> OrphanRow:

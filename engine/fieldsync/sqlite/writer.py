@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 import apsw
 
 from fieldsync import record
-from fieldsync._native import numbers
 from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded, SchemaError
 from fieldsync.limits import FIELDS_MAX
 from fieldsync.query import column_value, quote
-from fieldsync.sqlite.layout import dump_columns, record_table
+from fieldsync.sqlite.layout import dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
 
@@ -244,7 +243,7 @@ class SQLiteWriter(SQLiteReader):
         """Write what the index knows of some changes, in place of what it knew."""
         self._db.executemany(
             "INSERT OR REPLACE INTO fs_change VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-            [(scope, *change[:6], numbers.pack(change.entries, 4)) for change in changes],  # type: ignore[arg-type]
+            [(scope, *change[:6], dump_entries(change.entries)) for change in changes],
         )
 
     def lose_cells(self, scope: int, losses: list[tuple[Dot, int]]) -> None:
