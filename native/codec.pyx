@@ -18,13 +18,13 @@ from record cimport (
     pack_incarnation, parse_record, record_free, write_dots,
 )
 
-cdef enum:
-    DECIMAL_DIGITS_MAX = 1234    # of the largest number of DECIMAL_BYTES_MAX bytes
-
 import datetime
 import decimal
 import math
 from decimal import Decimal
+
+cdef enum:
+    DECIMAL_DIGITS_MAX = 1234    # of the largest number of DECIMAL_BYTES_MAX bytes
 
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 cdef object EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()

@@ -644,7 +644,7 @@ def fresh(list pieces not None, list names not None, bytes key not None, bytes f
     """What records that are new in a scope add to its digest: the 16 bytes that merge would give for them."""
     cdef Work work = work_of(fields, authors)
     cdef Record record = Record(NULL, 0, 0)
-    cdef size_t i, j
+    cdef size_t i
     cdef Incarnation *inc
     cdef bytes data, name
     if PyBytes_GET_SIZE(key) != 16:
@@ -658,11 +658,10 @@ def fresh(list pieces not None, list names not None, bytes key not None, bytes f
             parse_record(data, &record, &work.fields, work.author_count)
             if record.count != 1 or not record.incarnations[0].alive:
                 raise ValueError("not one live incarnation")
-            for i in range(record.count):
-                inc = &record.incarnations[i]
-                digest_add(&work.digest, hash_existence(&work, inc))
-                for j in range(inc.count):
-                    digest_add(&work.digest, hash_cell(&work, inc, &inc.cells[j]))
+            inc = record.incarnations
+            digest_add(&work.digest, hash_existence(&work, inc))
+            for i in range(inc.count):
+                digest_add(&work.digest, hash_cell(&work, inc, &inc.cells[i]))
         if work.failed:
             raise MemoryError
         return (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")

@@ -19,6 +19,7 @@ FIELDSYNC_NATIVE_SANITIZE=1 python setup.py -q build_ext --inplace --parallel 2 
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)" \
 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=2048 \
 UBSAN_OPTIONS=print_stacktrace=1 \
-PYTHONMALLOC=malloc PYTHONPATH=engine HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-small}" \
+PYTHONMALLOC=malloc PYTHONPATH=engine \
+HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-small}" HYPOTHESIS_STORAGE_DIRECTORY="$root/.hypothesis" \
     python -m pytest -q -p no:cacheprovider \
     tests/test_codec.py tests/test_merge.py tests/test_diff.py tests/test_chunk.py tests/test_golden.py "$@"

@@ -330,9 +330,9 @@ def test_stamps_and_incarnations_are_all_there_are(history, at):
     assert names == sorted(map(NUMBERS.number, record))
 
 
-odd_totals = st.sampled_from([1, -5, 2**63 - 1, 1.5, 1e308, -1e308, 5e-324, math.inf, -math.inf, math.nan])
-
-
+odd_totals = st.sampled_from(
+    [1, 2**63 - 1, 1.5, 1e308, -1e308, 5e-324, math.inf, -math.inf, math.nan, Decimal("1e400"), Decimal("-1e-400")]
+)
 
 
 @given(st.lists(odd_totals | st.integers(-9, 9) | st.floats() | st.decimals(-(10**30), 10**30) | st.none() | texts))

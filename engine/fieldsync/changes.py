@@ -112,8 +112,8 @@ def compress(streams: list[bytes]) -> list[tuple[int, bytes]]:
 
 def decompress(packed: list[tuple[int, bytes]]) -> list[bytes]:
     """The inverse of compress; DecodeError where a size is untrue or all together pass CHUNK_RAW_BYTES_MAX."""
-    if sum(size or len(data) for size, data in packed) > CHUNK_RAW_BYTES_MAX:
-        raise DecodeError(f"a chunk of more than {CHUNK_RAW_BYTES_MAX} bytes")
+    if any(size < 0 for size, _ in packed) or sum(size or len(data) for size, data in packed) > CHUNK_RAW_BYTES_MAX:
+        raise DecodeError(f"a chunk of more than {CHUNK_RAW_BYTES_MAX} bytes, or less than none")
     return [_inflate(size, data) if size else data for size, data in packed]
 
 

@@ -58,10 +58,12 @@ def load(
     fast: Annotated[bool, typer.Option("--fast", help="A power cut may cost the last commits.")] = False,
 ) -> None:
     """Load a table. Empty cells and NA are None; rows that cannot be read are reported and left out."""
-    from fieldsync.progress import load_file
+    from fieldsync.progress import load_table
+    from fieldsync.tables import open_table
 
+    table = open_table(file, types=_pairs(types or []))
     with fieldsync.open(db, durability="fast" if fast else "full") as database:
-        report = load_file(database, file, collection, key=key, scope=scope, types=_pairs(types or []))
+        report = load_table(database, table, collection, key=key, scope=scope)
     for line, reason in report.rejected[:20]:
         _say(f"line {line} left out: {reason}", "yellow")
     if report.rejected_count > 20:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 import apsw
 
 from fieldsync import loading
-from fieldsync.errors import DataError, SchemaError
+from fieldsync.errors import DataError, NotFound, SchemaError
 from fieldsync.limits import IDLE_SECONDS_MAX
 from fieldsync.memory import join
 from fieldsync.query import Plan
@@ -194,18 +194,36 @@ class Database:
     # --- syncing ---
 
     def sync(
-        self, peer: Database | str, *, scopes: list[str] | None = None, timeout: float = IDLE_SECONDS_MAX
+        self,
+        peer: Database | str,
+        *,
+        scopes: list[str] | None = None,
+        timeout: float = IDLE_SECONDS_MAX,
+        progress: Callable[[Report], object] | None = None,
     ) -> Report:
         """Sync with a database of this process, or with a peer's address such as "ws://127.0.0.1:8765".
 
-        scopes: only these; all that both hold if None. timeout: seconds without any progress before the link counts
-        as cut. What had landed by then stays, and the next sync goes on from there.
+        scopes: only these, NotFound if one is not held here; all that both hold if None. timeout: seconds without any
+        news from the peer before the link counts as cut. What had landed by then stays, and the next sync goes on from
+        there. progress is called with the report so far, after each frame of the peer's.
         """
+        if scopes is not None:
+            self._check_held(scopes)
         if isinstance(peer, Database):
-            return join(self.replica, peer.replica, scopes=scopes)
+            return join(self.replica, peer.replica, scopes=scopes, progress=progress)
+        if not isinstance(peer, str):
+            raise TypeError(f"a peer is a Database or an address, not {type(peer).__name__}")
         from fieldsync.websocket import connect  # the transport's packages load on first use
 
-        return connect(self.replica, peer, scopes=scopes, timeout=timeout)
+        return connect(self.replica, peer, scopes=scopes, timeout=timeout, progress=progress)
+
+    def _check_held(self, scopes: list[str]) -> None:
+        if isinstance(scopes, str):
+            raise TypeError("scopes is a list of names, not one name")
+        with self.replica.store.reading() as reader:
+            for name in scopes:
+                if reader.scope(name) is None:
+                    raise NotFound(f"the scope {name!r} is not held here; db.enter(...) it first")
 
 
 def _row(collection: Collection) -> CollectionRow:

@@ -18,8 +18,9 @@ from rich.text import Text
 
 from fieldsync import database as front
 from fieldsync.device import Device
-from fieldsync.progress import load_file
+from fieldsync.progress import load_table
 from fieldsync.samples import field_service_records, find_flights
+from fieldsync.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 GENERATED_ROWS = 50_000
-ABSENCE_CHANGES = 300
+ABSENCE_CHANGES = 300  # of each kind, where the scope has records enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Story:
 def _flights(path: Path, rows: int | None) -> Story:
     def load(hub: front.Database) -> Any:
         key = "{time_hour}/{carrier}/{flight}/{origin}"
-        return load_file(hub, path, "flights", key=key, scope="{origin}/{carrier}", rows_max=rows)
+        return load_table(hub, open_table(path), "flights", key=key, scope="{origin}/{carrier}", rows_max=rows)
 
     scopes = {"ada": ["JFK/DL", "LGA/DL"], "ben": ["JFK/DL"], "cho": ["EWR/UA"]}
     return Story("all flights that left New York in 2013", "flights", load, scopes, ("remark", "tailnum"))
@@ -205,13 +206,13 @@ def _absence(teller: _Teller, story: Story, hub: Device, devices: dict[str, Devi
     teller.step("Cho comes back after a long absence")
     cho, scope = devices["cho"], story.scopes["cho"][0]
     keys = hub.keys(story.collection, scope, 3 * ABSENCE_CHANGES)
-    edited, deleted = keys[:ABSENCE_CHANGES], keys[ABSENCE_CHANGES : 2 * ABSENCE_CHANGES]
+    some = len(keys) // 3
+    edited, deleted = keys[:some], keys[some : 2 * some]
     field = story.notes[0]
     hub.update(story.collection, scope, [(key, {field: f"changed {i}"}) for i, key in enumerate(edited)])
     hub.delete(story.collection, scope, deleted)
-    hub.create(story.collection, scope, [(f"new-{i}", {field: "new"}) for i in range(ABSENCE_CHANGES)])
+    hub.create(story.collection, scope, [(f"new-{i}", {field: "new"}) for i in range(some)])
     cho.update(story.collection, scope, [(deleted[0], {field: "edited while it was deleted elsewhere"})])
-    some = ABSENCE_CHANGES
     teller.say(f"   meanwhile: {some} edits, {some} deletes, {some} new records; and one edit by Cho")
     report = cho.sync(hub.serve())
     teller.syncs([("cho <-> hub", report)])

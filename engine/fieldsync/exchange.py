@@ -82,7 +82,7 @@ def lacking(reader: Reader, scope: Scope, own: Context, taker: Declaration) -> C
     found = held - taker.context
     for giver, dots in taker.provisional:
         if not giver - own:  # all that this giver's context had is in ours: what it no longer had, we do not lack
-            found = found - dots
+            found = found - (dots & giver)  # of what it held only in part itself, we may have more
     return found
 
 
@@ -201,8 +201,9 @@ def take(
     changes.check(received)
     writer.author_ids([received.authors[i : i + 8] for i in range(0, len(received.authors), 8)])
     writer.field_ids(received.fields)
-    taken = _undeclared(writer, changes.decode(writer.dictionary, received), declared)
-    _check(taken)
+    decoded = changes.decode(writer.dictionary, received)
+    _check(decoded)
+    taken = _unknown(writer, decoded, declared | writer.context(scope.id))
     if any(change.author == scope.author and change.seq > scope.seq for change in taken):
         scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
     collections = writer.collection_ids(received.collections)
@@ -260,15 +261,17 @@ def _dots(writer: Writer, some: Iterable[TakenChange]) -> Context:
     return Context.of((name(change.author), change.seq, change.seq) for change in some)
 
 
-def _undeclared(writer: Writer, taken: list[TakenChange], declared: Context) -> list[TakenChange]:
-    """The changes that the taker had not declared; others were taken by an earlier stream, and may be gone again."""
-    known = _dots(writer, taken) & declared
+def _unknown(writer: Writer, taken: list[TakenChange], accounted: Context) -> list[TakenChange]:
+    """The changes not accounted for yet; others may be gone again, and a peer that sends one twice may twist it."""
+    known = _dots(writer, taken) & accounted
     if not known:
         return taken
     return [change for change in taken if not known.covers(writer.dictionary.author(change.author), change.seq)]
 
 
 def _check(taken: list[TakenChange]) -> None:
+    if len({(change.author, change.seq) for change in taken}) != len(taken):
+        raise DecodeError("a chunk holds a change twice")
     for change in taken:
         if change.flags & ~(GROUPED | REMOVING):
             raise DecodeError(f"a change has flags that this version does not know: {change.flags}")

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING
 from fieldsync.session import Report, Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fieldsync.replica import Replica
 
 
-def join(one: Replica, other: Replica, *, scopes: list[str] | None = None, cut_after: int | None = None) -> Report:
+def join(
+    one: Replica,
+    other: Replica,
+    *,
+    scopes: list[str] | None = None,
+    cut_after: int | None = None,
+    progress: Callable[[Report], object] | None = None,
+) -> Report:
     """Sync two replicas of this process; with cut_after, the link dies after so many frames."""
     began = time.perf_counter()
     sides = (Session(one, initiator=True, scopes=scopes), Session(other, initiator=False))
@@ -24,6 +33,8 @@ def join(one: Replica, other: Replica, *, scopes: list[str] | None = None, cut_a
                 continue
             frames, idle = frames + 1, 0
             sides[1 - turn].receive(frame)
+            if turn and progress is not None:
+                progress(sides[0].report)
     finally:
         for side in sides:
             side.close()

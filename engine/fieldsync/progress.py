@@ -1,4 +1,4 @@
-"""Loading a file of rows with a bar on the terminal."""
+"""Loading a table with a bar on the terminal."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from fieldsync.limits import REJECTED_ROWS_KEPT
-from fieldsync.tables import open_table
 from fieldsync.template import fill_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import Any
 
     from fieldsync.database import Database
@@ -21,18 +19,10 @@ if TYPE_CHECKING:
     from fieldsync.tables import Table
 
 
-def load_file(
-    database: Database,
-    path: Path,
-    collection: str,
-    *,
-    key: str,
-    scope: str,
-    types: dict[str, str] | None = None,
-    rows_max: int | None = None,
+def load_table(
+    database: Database, table: Table, collection: str, *, key: str, scope: str, rows_max: int | None = None
 ) -> LoadReport:
-    """Load a table file; the report's rejected rows are (line number, reason), those the reader refused among them."""
-    table = open_table(path, types=types)
+    """Load a table; the report's rejected rows are (line number, reason), those the reader refused among them."""
     lines = array("Q")  # of the rows, by number
     with Progress(
         TextColumn("{task.description}", markup=False),
@@ -41,7 +31,7 @@ def load_file(
         TextColumn("{task.fields[rows]:,} rows"),
         TimeElapsedColumn(),
     ) as bar:
-        task = bar.add_task(path.name, total=table.bytes_total, rows=0)
+        task = bar.add_task(table.path.name, total=table.bytes_total, rows=0)
         report = database.load(
             collection,
             _rows(table, lines, rows_max),

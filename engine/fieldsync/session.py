@@ -166,7 +166,7 @@ class Session:
             case Settled():
                 self._on_settled(message)
             case Bye():
-                self._finish()
+                self._on_bye()
 
     def _on_hello(self, hello: Hello) -> None:
         if self._greeted:
@@ -314,6 +314,11 @@ class Session:
         if message.context_hash == state.context_hash and message.digest != state.digest and not provisional:
             raise DigestMismatch(f"{shared.name!r}: equal contexts, but not equal records: damage or a bug")
         self._say_bye_if_over()
+
+    def _on_bye(self) -> None:
+        if self._initiator or not all(shared.is_over for shared in self._shared if shared.differs):
+            raise ProtocolError("a bye before all was said")
+        self._finish()
 
     def _say_bye_if_over(self) -> None:
         if self._initiator and all(shared.is_over for shared in self._shared if shared.differs):

