@@ -1,5 +1,6 @@
 """Opening what was built before: one record, all records, and the import of the package."""
 
+import os
 import subprocess
 import sys
 import time
@@ -44,7 +45,7 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     del held
     digest = checked(peer, dict(records))
     peer.close()
-    figures = {"ms": (opened - began) * 1e3, "read_all_s": done - opened, "import_ms": _import_ms(contender)}
+    figures = {"ms": (opened - began) * 1e3, "read_all_s": done - opened, "import_ms": _import_ms(contender, folder)}
     return Result(figures, digest)
 
 
@@ -54,17 +55,18 @@ def _build(contender: str, count: int, folder: Path) -> None:
     peer.close()
 
 
-def _import_ms(contender: str) -> float:
+def _import_ms(contender: str, folder: Path) -> float:
     bare, full = [], []
     for _ in range(IMPORTS):
-        bare.append(_python_ms("pass"))
-        full.append(_python_ms(f"import {peers.package_of(contender)}"))
+        bare.append(_python_ms("pass", folder))
+        full.append(_python_ms(f"import {peers.package_of(contender)}", folder))
     return median(full) - median(bare)
 
 
-def _python_ms(statement: str) -> float:
+def _python_ms(statement: str, folder: Path) -> float:
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}  # as installed
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", statement], check=True)
+    subprocess.run([sys.executable, "-c", statement], env=environment, check=True)
     return (time.perf_counter() - began) * 1e3
 
 

@@ -462,6 +462,13 @@ cdef object own_total(const Incarnation *inc, uint64_t field, uint64_t author):
     return 0
 
 
+cdef object add(object total, object amount):
+    """The sum of two numbers; of Decimals exactly, whatever the thread's context rounds to."""
+    if isinstance(total, Decimal) or isinstance(amount, Decimal):
+        return EXACT.add(Decimal(total), Decimal(amount))
+    return total + amount
+
+
 cdef int compose(Record *old, Record *new, Writer *values, Dots *seen, Stamp stamp, tuple registers, tuple increments,
                  Fields *f, const uint8_t *authors) except -1:
     """Fill `new`, which has the incarnations of `old` without cells, with the cells of a local write."""
@@ -487,7 +494,7 @@ cdef int compose(Record *old, Record *new, Writer *values, Dots *seen, Stamp sta
         cell = add_cell(&new.incarnations[i])
         if cell == NULL:
             raise MemoryError
-        put_value(values, cell, f, field, own_total(inc, field, stamp.author) + value)
+        put_value(values, cell, f, field, add(own_total(inc, field, stamp.author), value))
         cell.stamp = stamp
         cell.stamp.time = time_above(old, field, stamp.time)
     return 0

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from tests.simulation import cells
 
 from fieldsync.replica import Replica
 from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
-from tests.simulation import cells
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable
     from pathlib import Path
 
@@ -21,15 +21,9 @@ NOW_MS = 1_700_000_000_000
 
 def open_replica(path: Path, *, hub: bool = False, seed: int = 0) -> Replica:
     """A replica whose clock stands still and whose chance is seeded: equal files, equal frames."""
-    import random
-
     chance = random.Random(f"{path.name} {seed}")
-    return Replica(SQLiteStore(path, full=False), takes_all=hub, wall_ms=lambda: NOW_MS, mint=lambda: chance.randbytes(8))
-
-
-def copy(path: Path, to: Path) -> Path:
-    """A copy of a closed file."""
-    return shutil.copy(path, to)
+    store = SQLiteStore(path, full=False)
+    return Replica(store, takes_all=hub, wall_ms=lambda: NOW_MS, mint=lambda: chance.randbytes(8))
 
 
 @dataclass

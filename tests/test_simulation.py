@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from tests.simulation import outcomes, replay
 from tests.simulation.rules import RULES
 from tests.simulation.schedule import run

@@ -73,7 +73,6 @@ def test_a_device_and_a_hub_converge(hub, device, server):
     assert (again.round_trips, again.changes_sent, again.changes_received) == (1, 0, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="a sender that finds nothing to send may miss the Bye that is queued just then")
 def test_sessions_end_well_on_both_sides(hub, device, server):
     fill(device, "job/7", "a")
     for number in range(60):
@@ -179,10 +178,9 @@ def test_ipv6_loopback_is_served_too(hub, device):
         ("127.0.0.1:8765", "is not an address"),
         ("ws://", "is not an address"),
         ("", "is not an address"),
-        *(
-            pytest.param(address, "is not an address", marks=pytest.mark.xfail(strict=True, raises=ValueError))
-            for address in ("ws://[", "ws://127.0.0.1:99999", "ws://127.0.0.1:many")
-        ),
+        ("ws://[", "is not an address"),
+        ("ws://127.0.0.1:99999", "is not an address"),
+        ("ws://127.0.0.1:many", "is not an address"),
     ],
 )
 def test_only_loopback_addresses_are_synced_with(device, address, message):

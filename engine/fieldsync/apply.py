@@ -209,7 +209,9 @@ def _write_index(
         if arrival.flags & REMOVING:
             writer.put_removals(scope.id, arrival.dot, arrival.removals, names)
             entries = compress_removals(arrival.removals)
-            rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, len(entries), entries))
+            rows.append(
+                ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, len(arrival.removals), entries)
+            )
             continue
         if known:
             gained += known.live

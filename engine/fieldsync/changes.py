@@ -20,6 +20,7 @@ from fieldsync.limits import (
 if TYPE_CHECKING:
     from fieldsync.record import Dictionary, Removal
 
+STREAMS = ("changes", "pieces", "names", "cells", "seens", "removals")  # then one of values for each field
 GROUPED = 1  # flag of a change: one transaction with the change before it
 REMOVING = 2  # flag of a change: it holds removals
 
@@ -78,8 +79,29 @@ def check(received: Chunk) -> None:
         raise DecodeError("a chunk numbers a field twice")
     if any(not 0 < len(name.encode()) <= FIELD_NAME_BYTES_MAX or not 0 < kind < 256 for name, kind in received.fields):
         raise DecodeError("a chunk has a field whose name or kind is out of bounds")
-    if any(not 0 < len(name.encode()) <= COLLECTION_NAME_BYTES_MAX for name in received.collections):
-        raise DecodeError("a chunk has a collection whose name is out of bounds")
+    if any(not _may_name_a_collection(name) for name in received.collections):
+        raise DecodeError("a chunk has a collection whose name none may have")
+    if len(set(received.collections)) != len(received.collections):
+        raise DecodeError("a chunk numbers a collection twice")
+    _check_use(received)
+
+
+def _may_name_a_collection(name: str) -> bool:
+    is_taken = name.lower().startswith(("fs_", "sqlite_"))
+    return 0 < len(name.encode()) <= COLLECTION_NAME_BYTES_MAX and name.isprintable() and not is_taken
+
+
+def _check_use(received: Chunk) -> None:
+    """Names are there to be used: each use of one takes a byte of a stream, so more names than bytes are a flood."""
+    sizes = [len(stream) for stream in received.streams]
+    if len(sizes) < len(STREAMS) + len(received.fields):
+        raise DecodeError("a chunk without the streams that its fields need")
+    changes, pieces, names, _, seens, removals = sizes[: len(STREAMS)]
+    unused = sum(not size for size in sizes[len(STREAMS) :])
+    if unused > removals or len(received.collections) > names + pieces:
+        raise DecodeError("a chunk numbers fields or collections that it does not use")
+    if len(received.authors) // 8 > changes + pieces + seens + removals:
+        raise DecodeError("a chunk numbers authors that it does not use")
 
 
 def decode(dictionary: Dictionary, received: Chunk) -> list[TakenChange]:

@@ -56,7 +56,7 @@ class Context:
 
     def check(self) -> Context:
         """Itself, if its bytes are canonical; else DecodeError."""
-        _checked(diff.intervals, self.data)
+        _checked(diff.join, self.data, b"")
         return self
 
     def hash(self) -> bytes:

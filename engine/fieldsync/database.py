@@ -172,7 +172,7 @@ class Database:
         with self.replica.store.reading() as reader:
             try:
                 return reader.sql(statement, parameters)[1]
-            except apsw.ReadOnlyError:
+            except (apsw.ReadOnlyError, apsw.AuthError):
                 raise DataError("db.sql(...) only reads; write with db.write()") from None
             except (apsw.SQLError, apsw.BindingsError) as error:
                 raise DataError(f"SQL: {error}") from None

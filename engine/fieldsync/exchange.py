@@ -10,14 +10,17 @@ from fieldsync import changes, clock, record
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, expand, land, land_new
 from fieldsync.changes import GROUPED, REMOVING, Chunk, GivenChange, TakenChange
 from fieldsync.context import Context
-from fieldsync.errors import DecodeError, ProtocolError
+from fieldsync.errors import DecodeError
 from fieldsync.limits import (
-    CHANGE_RECORDS_MAX,
+    CHANGE_BYTES_MAX,
+    CHANGE_INCARNATIONS_MAX,
     CHUNK_BYTES_TARGET,
     CHUNK_CELLS_TARGET,
     CHUNK_CHANGES_MAX,
+    FETCH_ROWS_TARGET,
     KEY_BYTES_MAX,
-    PROVISIONAL_DOTS_MAX,
+    PROVISIONAL_GROUPS_MAX,
+    SEQ_MAX,
 )
 from fieldsync.store import HEADLESS, ChangeRow, Incarnation, OrphanRow, Row
 
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
     from fieldsync.changes import Name, Piece
     from fieldsync.store import Dot, Entry, Reader, Scope, Writer
-
-PROVISIONAL_GROUPS_MAX = 16  # contexts of givers that a declaration names; dots of others are taken again
 
 
 class Superseded(Exception):
@@ -59,7 +60,7 @@ class State:
 
 def state_of(reader: Reader, scope: Scope) -> State:
     """The state of a scope at the reader's moment."""
-    return State(reader.context(scope.id).hash(), scope.digest, bool(reader.provisional(scope.id)))
+    return State(reader.context(scope.id).hash(), scope.digest, reader.is_provisional(scope.id))
 
 
 def begin(writer: Writer, scope: Scope, token: bytes) -> None:
@@ -69,21 +70,21 @@ def begin(writer: Writer, scope: Scope, token: bytes) -> None:
 
 def declare(reader: Reader, scope: Scope) -> Declaration:
     """The declaration of a scope at the reader's moment."""
-    groups: dict[bytes, list[tuple[bytes, int, int]]] = {}
-    for author, seq, giver in reader.provisional(scope.id):
-        groups.setdefault(giver.data, []).append((author, seq, seq))
-    provisional = [(Context(giver), Context.of(dots)) for giver, dots in list(groups.items())[:PROVISIONAL_GROUPS_MAX]]
+    provisional = reader.provisional(scope.id)[:PROVISIONAL_GROUPS_MAX]
     return Declaration(reader.context(scope.id), Context(scope.floor), provisional)
 
 
 def lacking(reader: Reader, scope: Scope, own: Context, taker: Declaration) -> Context:
     """The dots that a giver at this moment holds and the taker has not declared."""
-    held = own | Context.of((author, seq, seq) for author, seq, _ in reader.provisional(scope.id))
-    found = held - taker.context
+    found = (own | _provisional(reader, scope)) - taker.context
     for giver, dots in taker.provisional:
         if not giver - own:  # all that this giver's context had is in ours: what it no longer had, we do not lack
             found = found - (dots & giver)  # of what it held only in part itself, we may have more
     return found
+
+
+def _provisional(reader: Reader, scope: Scope) -> Context:
+    return Context.of((author, seq, seq) for author, seq in reader.provisional_dots(scope.id))
 
 
 # --- giving ---
@@ -91,52 +92,54 @@ def lacking(reader: Reader, scope: Scope, own: Context, taker: Declaration) -> C
 
 @dataclass(slots=True)
 class _Load:
-    """Changes gathered for one chunk."""
+    """Changes gathered for one chunk, and the numbers it gives to collections."""
 
-    rows: list[ChangeRow] = field(default_factory=list)
-    cells: int = 0
+    changes: list[GivenChange] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)
+    parts: int = 0
+    weight: int = 0  # bytes of the packed records read, and of names
 
-    def is_full(self, upcoming: ChangeRow) -> bool:
-        if not self.rows or upcoming.flags & GROUPED:
-            return False
-        return self.cells + upcoming.live > CHUNK_CELLS_TARGET or len(self.rows) >= CHUNK_CHANGES_MAX - 1
+    def has_room(self, row: ChangeRow) -> bool:
+        """Whether a change may join; a second part of a group has to."""
+        if not self.changes or row.flags & GROUPED:
+            return True
+        is_full = self.parts + row.live > CHUNK_CELLS_TARGET or self.weight > CHUNK_BYTES_TARGET
+        return not is_full and len(self.changes) < CHUNK_CHANGES_MAX - 1
 
 
 def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
     """Chunks of the changes of those dots, oldest first and whole, with the number of changes in each."""
-    collections = {row.id: row.name for row in reader.collections()}
+    names = {row.id: row.name for row in reader.collections()}
+
+    def chunk_of(load: _Load) -> tuple[Chunk, int]:
+        return changes.encode(reader.dictionary, load.changes, [names[number] for number in load.numbers]), len(
+            load.changes
+        )
+
     load = _Load()
-    for row in reader.changes(scope.id, dots):
-        if load.is_full(row):
-            yield from _encode(reader, scope, load.rows, collections)
-            load = _Load()
-        load.rows.append(row)
-        load.cells += row.live
-    if load.rows:
-        yield from _encode(reader, scope, load.rows, collections)
+    for rows in _slices(reader.changes(scope.id, dots)):
+        held = _fetch(reader, rows)
+        for row in rows:
+            if not load.has_room(row):
+                yield chunk_of(load)
+                load = _Load()
+            _add(reader, scope, row, held, load)
+    if load.changes:
+        yield chunk_of(load)
 
 
-def _encode(
-    reader: Reader, scope: Scope, rows: list[ChangeRow], collections: dict[int, str]
-) -> Iterator[tuple[Chunk, int]]:
-    """One chunk; several where the records that the changes touch are large."""
-    held = _fetch(reader, rows)
-    names = sorted(
-        {entry.collection for row in rows if not row.flags & REMOVING for entry in row.entries} | _named(held)
-    )
-    names = [number for number in names if number != HEADLESS]
-    numbers = {number: position for position, number in enumerate(names)}
-    texts = [collections[number] for number in names]
-    given: list[GivenChange] = []
-    size = 0
+def _slices(rows: Iterator[ChangeRow]) -> Iterator[list[ChangeRow]]:
+    """Changes whose records are fetched together: few at a time, for records may be large."""
+    some: list[ChangeRow] = []
+    places = 0
     for row in rows:
-        change, weight = _given(reader, scope, row, held, numbers)
-        if given and size + weight > CHUNK_BYTES_TARGET and not row.flags & GROUPED:
-            yield changes.encode(reader.dictionary, given, texts), len(given)
-            given, size = [], 0
-        given.append(change)
-        size += weight
-    yield changes.encode(reader.dictionary, given, texts), len(given)
+        some.append(row)
+        places += sum(entry.count for entry in row.entries)
+        if places >= FETCH_ROWS_TARGET:
+            yield some
+            some, places = [], 0
+    if some:
+        yield some
 
 
 Held = dict[tuple[int, int], Row | OrphanRow]
@@ -156,14 +159,8 @@ def _fetch(reader: Reader, rows: list[ChangeRow]) -> Held:
     return held
 
 
-def _named(held: Held) -> set[int]:
-    return {row.collection for row in held.values() if isinstance(row, OrphanRow)}
-
-
-def _given(
-    reader: Reader, scope: Scope, row: ChangeRow, held: Held, numbers: dict[int, int]
-) -> tuple[GivenChange, int]:
-    """One change as the kernel takes it, and the bytes of the packed records it reads."""
+def _add(reader: Reader, scope: Scope, row: ChangeRow, held: Held, load: _Load) -> None:
+    """Add one change, as the kernel takes it, to a chunk's load."""
     records: list[tuple[bytes, Name | None]] = []
     removals = []
     if row.flags & REMOVING:
@@ -174,12 +171,15 @@ def _given(
             found = held.get(place)
             if isinstance(found, OrphanRow):
                 known = found.key is not None and found.collection != HEADLESS
-                name = (numbers[found.collection], found.key or "") if known else None
-                records.append((found.packed, name))
+                number = load.numbers.setdefault(found.collection, len(load.numbers)) if known else 0
+                records.append((found.packed, (number, found.key or "") if known else None))
             elif found is not None and found.scope == scope.id:
-                records.append((found.packed, (numbers[place[0]], found.key)))
-    weight = sum(len(packed) for packed, _ in records) + sum(len(item) for *_, item in removals)
-    return (row.author, row.seq, row.time, row.flags, row.parts, records, removals), weight
+                number = load.numbers.setdefault(place[0], len(load.numbers))
+                records.append((found.packed, (number, found.key)))
+    load.changes.append((row.author, row.seq, row.time, row.flags, row.parts, records, removals))
+    load.parts += row.live
+    load.weight += sum(len(packed) + len(name[1] if name else "") for packed, name in records)
+    load.weight += sum(len(item) for *_, item in removals)
 
 
 # --- taking ---
@@ -277,8 +277,14 @@ def _check(taken: list[TakenChange]) -> None:
             raise DecodeError(f"a change has flags that this version does not know: {change.flags}")
         if bool(change.removals) != bool(change.flags & REMOVING) or change.received > change.parts:
             raise DecodeError("a change does not hold what it says")
-        if len(change.pieces) > CHANGE_RECORDS_MAX * 2 or len(change.removals) > CHANGE_RECORDS_MAX * 2:
-            raise DecodeError("a change of more records than a transaction may have")
+        if len(change.pieces) > CHANGE_INCARNATIONS_MAX or len(change.removals) > CHANGE_INCARNATIONS_MAX:
+            raise DecodeError(f"a change of more than {CHANGE_INCARNATIONS_MAX} incarnations")
+        size = sum(len(piece[4]) for piece in change.pieces) + sum(len(item) for *_, item in change.removals)
+        if size > 2 * CHANGE_BYTES_MAX:  # in this file's numbers, which may be longer than the writer's
+            raise DecodeError(f"a change of {size} bytes; at most {CHANGE_BYTES_MAX} may be written")
+        created = [piece[3] for piece in change.pieces if piece[:2] == (change.author, change.seq)]
+        if len(set(created)) != len(created):
+            raise DecodeError("a change creates one record twice")
         for piece in change.pieces:
             name = piece[3]
             if name is not None and not 0 < len(name[1].encode()) <= KEY_BYTES_MAX:
@@ -295,22 +301,27 @@ def _account(writer: Writer, scope: Scope, taken: list[TakenChange], giver: Cont
     """Whole changes that the giver vouches for are accounted for; the others are provisional until a Done."""
     vouched = _dots(writer, (change for change in taken if change.is_whole)) & giver
     writer.account(scope.id, vouched)
-    writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if vouched.covers(*dot)])
+    _drop_provisional(writer, scope, vouched)
     partial = _dots(writer, taken) - vouched
     if partial:
         partial = partial - writer.context(scope.id)
-        dots = [(author, seq) for author, low, high in partial.intervals() for seq in range(low, high + 1)]
-        writer.put_provisional(scope.id, dots, giver)
-        if len(writer.provisional(scope.id)) > PROVISIONAL_DOTS_MAX:
-            raise ProtocolError(f"more than {PROVISIONAL_DOTS_MAX} changes came in part only")
+        writer.put_provisional(scope.id, _one_by_one(partial), giver)
+
+
+def _drop_provisional(writer: Writer, scope: Scope, accounted: Context) -> None:
+    writer.drop_provisional(scope.id, _one_by_one(_provisional(writer, scope) & accounted))
+
+
+def _one_by_one(dots: Context) -> list[tuple[bytes, int]]:
+    return [(author, seq) for author, low, high in dots.intervals() for seq in range(low, high + 1)]
 
 
 def finish(writer: Writer, scope: Scope, giver: Context) -> Scope:
     """Done: join the giver's context; returns the scope, not yet saved."""
     own = writer.dictionary.author(scope.author)
     writer.account(scope.id, giver)
-    writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if giver.covers(*dot)])
-    if scope.author and giver.covers(own, scope.seq + 1):
+    _drop_provisional(writer, scope, giver)
+    if scope.author and giver & Context.of([(own, scope.seq + 1, SEQ_MAX)]):
         scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
     return scope._replace(ready=True)
 

@@ -11,6 +11,8 @@ VALUE_DEPTH_MAX = 32  # lists and dicts inside each other, the outermost include
 # A change: what one transaction writes, or removes, in one scope
 CHANGE_RECORDS_MAX = 1_000
 CHANGE_BYTES_MAX = 1 << 20
+CHANGE_INCARNATIONS_MAX = 10_000  # a record has more than one where devices created its key apart
+SEQ_MAX = (1 << 63) - 2
 
 # Clocks
 DRIFT_MS_MAX = 5 * 60 * 1_000  # a stamp further ahead than this does not move the local clock
@@ -20,6 +22,7 @@ TIME_MAX = (1 << 63) - 1
 CHUNK_CELLS_TARGET = 50_000  # a chunk ends with the change that passes this
 CHUNK_BYTES_TARGET = 2 << 20  # or with the change that passes this many bytes of packed records read
 CHUNK_CHANGES_MAX = 20_000
+FETCH_ROWS_TARGET = 1_000  # records that a giver reads at a time
 CHUNK_PIECES_MAX = 100_000
 CHUNK_RAW_BYTES_MAX = 64 << 20  # of all streams, decompressed
 STREAM_COMPRESS_BYTES_MIN = 64  # shorter streams travel as they are
@@ -28,7 +31,7 @@ STREAM_COMPRESS_BYTES_MIN = 64  # shorter streams travel as they are
 FRAME_BYTES_MAX = 16 << 20
 HELLO_SCOPES_MAX = 100_000
 CONTEXT_BYTES_MAX = 8 << 20
-PROVISIONAL_DOTS_MAX = 100_000
+PROVISIONAL_GROUPS_MAX = 16  # givers whose dots a declaration names; dots of others are taken again
 SESSION_SECONDS_MAX = 24 * 3600
 CONNECT_SECONDS_MAX = 30
 IDLE_SECONDS_MAX = 60

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from fieldsync.changes import Chunk, compress, decompress
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, MissingDependency
-from fieldsync.exchange import PROVISIONAL_GROUPS_MAX, Declaration
+from fieldsync.exchange import Declaration
 from fieldsync.limits import (
-    CHUNK_PIECES_MAX,
+    CHUNK_CHANGES_MAX,
     CONTEXT_BYTES_MAX,
     FIELDS_MAX,
     FRAME_BYTES_MAX,
     HELLO_SCOPES_MAX,
+    PROVISIONAL_GROUPS_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VERSION = 1
+ARRAY_ITEMS_MAX = max(HELLO_SCOPES_MAX, FIELDS_MAX + 8)
 SKIPPABLE = 128
 
 
@@ -65,6 +67,7 @@ class Settled:
     context_hash: bytes
     digest: bytes
     is_provisional: bool
+    is_superseded: bool = False  # a newer session took the scope over: the peer's changes did not all land
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +121,9 @@ def _body(message: Message) -> dict[str, Any]:
             return body
         case Stream(scope, chunk, done):
             return {"s": scope, **({"d": True} if done else {}), **(_chunk_body(chunk) if chunk else {})}
-        case Settled(scope, context_hash, digest, is_provisional):
-            return {"s": scope, "h": context_hash, "g": digest, **({"p": True} if is_provisional else {})}
+        case Settled(scope, context_hash, digest, is_provisional, is_superseded):
+            flags = {"p": True} if is_provisional else {}
+            return {"s": scope, "h": context_hash, "g": digest, **flags, **({"x": True} if is_superseded else {})}
         case Bye():
             return {}
         case Refusal(code, text):
@@ -145,7 +149,9 @@ def decode(frame: bytes) -> Message | Skipped:
     if frame[0] not in READERS:
         raise DecodeError(f"a frame of type {frame[0]}, which this version does not know and may not skip")
     try:
-        body = _msgpack().unpackb(frame[1:], use_list=True, strict_map_key=True)
+        body = _msgpack().unpackb(
+            frame[1:], use_list=True, strict_map_key=True, max_array_len=ARRAY_ITEMS_MAX, max_map_len=64
+        )
     except (ValueError, _msgpack().UnpackException) as error:
         raise DecodeError(f"a frame that is not msgpack: {error}") from None
     if not isinstance(body, dict):
@@ -246,7 +252,7 @@ def _stream(fields: _Fields) -> Stream:
     if "z" not in fields:
         return Stream(scope, None, done)
     chunk = Chunk(
-        fields.number("n", CHUNK_PIECES_MAX),
+        fields.number("n", CHUNK_CHANGES_MAX),
         fields.data("a", FRAME_BYTES_MAX),
         fields.pairs("f", FIELDS_MAX, str, int),
         [_text(name, FRAME_BYTES_MAX) for name in fields.items("k", FIELDS_MAX)],
@@ -257,7 +263,8 @@ def _stream(fields: _Fields) -> Stream:
 
 def _settled(fields: _Fields) -> Settled:
     scope = fields.number("s", HELLO_SCOPES_MAX)
-    return Settled(scope, fields.data("h", 8, exact=True), fields.data("g", 16, exact=True), fields.flag("p"))
+    context_hash, digest = fields.data("h", 8, exact=True), fields.data("g", 16, exact=True)
+    return Settled(scope, context_hash, digest, fields.flag("p"), fields.flag("x"))
 
 
 def _refusal(fields: _Fields) -> Refusal:

@@ -40,8 +40,10 @@ def quote(name: str) -> str:
 
 def column_value(value: object) -> ColumnValue:
     """What a column holds for a record's value; None for NaN and for kinds of value that this version does not know."""
-    if value is None or type(value) is str or type(value) is int or type(value) is bytes:
+    if value is None or type(value) is str or type(value) is bytes:
         return value
+    if type(value) is int:
+        return value if -(2**63) <= value < 2**63 else float(value)  # a counter's sum may be beyond
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float):

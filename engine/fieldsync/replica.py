@@ -113,7 +113,7 @@ class Replica:
             now = {scope.name: reader.context(scope.id) for scope in reader.scopes()}
             before, self._seen = self._seen, now
             told = self._told
-            self._told = {name: dots - now[name] for name, dots in told.items() if name in now}
+            self._told = {name: dots - now.get(name, Context()) for name, dots in told.items()}
             if before is None or before == now:
                 return []
             return [

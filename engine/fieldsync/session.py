@@ -51,7 +51,7 @@ class Report:
     records_changed: int = 0
     scopes: list[str] = field(default_factory=list)  # shared, and equal to the peer's at the end or on the way there
     refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not hold
-    superseded: list[str] = field(default_factory=list)  # scopes that a newer session took over
+    superseded: list[str] = field(default_factory=list)  # scopes that a newer session of either side took over
 
 
 @dataclass(slots=True)
@@ -228,8 +228,8 @@ class Session:
                 for shared in different:
                     shared.token = self._replica.mint()
                     exchange.begin(writer, writer.enter(shared.name), shared.token)
-            self._replica.before_leaving()
             self._snapshot = self._replica.store.snapshot()
+            self._replica.before_leaving()
             for index, shared in enumerate(self._shared):
                 scope = self._snapshot.scope(shared.name)
                 if shared.differs and scope is not None:
@@ -295,7 +295,7 @@ class Session:
             return
         shared.told = True
         state = self._state(shared.name)
-        self._control.append(Settled(index, state.context_hash, state.digest, state.is_provisional))
+        self._control.append(Settled(index, state.context_hash, state.digest, state.is_provisional, shared.dropped))
         self._say_bye_if_over()
 
     def _state(self, name: str) -> State:
@@ -309,6 +309,8 @@ class Session:
         if not shared.taken or shared.heard:
             raise ProtocolError(f"a settlement of {shared.name!r} that was not due")
         shared.heard = True
+        if message.is_superseded and not shared.dropped:
+            self.report.superseded.append(shared.name)
         state = self._state(shared.name)
         provisional = state.is_provisional or message.is_provisional
         if message.context_hash == state.context_hash and message.digest != state.digest and not provisional:

@@ -11,7 +11,13 @@ from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded
-from fieldsync.limits import CHANGE_BYTES_MAX, CHANGE_RECORDS_MAX, KEY_BYTES_MAX, SCOPE_NAME_BYTES_MAX
+from fieldsync.limits import (
+    CHANGE_BYTES_MAX,
+    CHANGE_INCARNATIONS_MAX,
+    CHANGE_RECORDS_MAX,
+    KEY_BYTES_MAX,
+    SCOPE_NAME_BYTES_MAX,
+)
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:
@@ -102,7 +108,9 @@ class LocalChange:
         scope = self._with_author(mint)
         time = clock.tick(scope.time, wall_ms)
         dot = (scope.author, scope.seq + 1)
-        shapes = {fields: tuple(self.writer.field_ids(fields)) for fields in {one.fields for one in creations}}
+        shapes = {
+            fields: tuple(self.writer.field_ids(fields)) for fields in dict.fromkeys(one.fields for one in creations)
+        }
         rows = [(n, shapes[one.fields], one.values) for n, one in enumerate(creations)]
         pieces = record.create(self.writer.dictionary, *dot, time, rows)
         _check_size(sum(map(len, pieces)) + sum(len(one.key) for one in creations))
@@ -161,6 +169,7 @@ class LocalChange:
             removals = record.removals(self.writer.dictionary, pending.row.packed)
             _target(targets, pending).removals.extend(removals)
             every.extend(removals)
+        _check_incarnations(len(every))
         _check_size(sum(len(item) for *_, item in every))
         return Arrival(dot, time, REMOVING, len(every), every)
 
@@ -182,6 +191,7 @@ class LocalChange:
             target.created[dot] = n
             size += len(piece) + len(pending.key)
         parts = sum(1 + len(pending.fields) for pending in creating)
+        incarnations = len(creating)
         for pending in writing:
             if not pending.creates:
                 assert pending.row is not None
@@ -189,6 +199,8 @@ class LocalChange:
                 _target(targets, pending).pieces.append(piece)
                 size += len(piece)
                 parts += cells
+                incarnations += len(record.incarnations(dictionary, piece))
+        _check_incarnations(incarnations)
         _check_size(size)
         return Arrival(dot, time, flags, parts, [])
 
@@ -213,6 +225,14 @@ def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:
     if place not in targets:
         targets[place] = Target(pending.collection, pending.collection_name, pending.key, pending.row)
     return targets[place]
+
+
+def _check_incarnations(count: int) -> None:
+    if count > CHANGE_INCARNATIONS_MAX:
+        raise LimitExceeded(
+            f"a transaction touches at most {CHANGE_INCARNATIONS_MAX} incarnations of records in a scope; this one "
+            f"{count}, for devices created the same keys apart: change fewer records at a time"
+        )
 
 
 def _check_size(size: int) -> None:

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fieldsync.errors import ConnectionFailed, FieldsyncError, MissingDependency, ProtocolError, SyncError
-from fieldsync.limits import CONNECT_SECONDS_MAX, FRAME_BYTES_MAX, IDLE_SECONDS_MAX, SERVER_SESSIONS_MAX
+from fieldsync.limits import (
+    CONNECT_SECONDS_MAX,
+    FRAME_BYTES_MAX,
+    IDLE_SECONDS_MAX,
+    SERVER_SESSIONS_MAX,
+    SESSION_SECONDS_MAX,
+)
 from fieldsync.session import Report, Session, refusal
 
 if TYPE_CHECKING:
@@ -69,11 +75,13 @@ class _Link:
         sender = asyncio.create_task(self._send())
         receiver = asyncio.create_task(self._receive())
         try:
-            await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait({sender, receiver}, timeout=SESSION_SECONDS_MAX, return_when=asyncio.FIRST_EXCEPTION)
+            if not (sender.done() or receiver.done()):
+                raise TimeoutError(f"a session of more than {SESSION_SECONDS_MAX} s")
             for task in (receiver, sender):
                 if task.done():
                     task.result()
-        except ProtocolError as error:
+        except FieldsyncError as error:
             await self._refuse(error)
             raise
         finally:
@@ -88,12 +96,15 @@ class _Link:
 
     async def _send(self) -> None:
         while True:
+            was_finished = self._session.finished  # before the frame is asked for: the end itself may queue some
             frame = await asyncio.to_thread(self._locked, self._session.next_frame)
             if frame is not None:
                 await self._connection.send(frame)
                 self._sent += 1
-            elif self._session.finished:
+            elif was_finished:
                 return
+            elif self._session.finished:
+                continue
             else:
                 await self._wake.wait()
                 self._wake.clear()
@@ -125,7 +136,7 @@ class _Link:
                     return None
                 raise
 
-    async def _refuse(self, error: ProtocolError) -> None:
+    async def _refuse(self, error: FieldsyncError) -> None:
         """Best effort: the link may be gone."""
         with suppress(Exception):  # the error that matters is on its way already
             await asyncio.wait_for(self._connection.send(refusal(error)), 1)
@@ -140,12 +151,7 @@ def connect(
     progress: Callable[[Report], object] | None = None,
 ) -> Report:
     """Sync with a server. ConnectionFailed where there is no link, or it was cut; what had landed stays."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise SyncError(f'{address!r} is not an address such as "ws://127.0.0.1:8765"')
-    if parts.scheme == "wss":
-        raise SyncError("TLS is not supported yet; use ws:// on a loopback address")
-    check_loopback(parts.hostname)
+    _check_address(address)
     _websockets()
     outcome: list[Report | BaseException] = []
 
@@ -162,6 +168,20 @@ def connect(
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+def _check_address(address: str) -> None:
+    """SyncError unless an address can be dialled."""
+    try:
+        parts = urlsplit(address)
+        is_valid = parts.scheme in ("ws", "wss") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_valid = False
+    if not is_valid:
+        raise SyncError(f'{address!r} is not an address such as "ws://127.0.0.1:8765"')
+    if parts.scheme == "wss":
+        raise SyncError("TLS is not supported yet; use ws:// on a loopback address")
+    check_loopback(parts.hostname or "")
 
 
 async def _converse(
@@ -239,6 +259,7 @@ class Server:
             max_size=FRAME_BYTES_MAX,
             max_queue=QUEUE_FRAMES_MAX,
             open_timeout=CONNECT_SECONDS_MAX,
+            origins=[None],  # a web page in a browser is no device
         ) as server:
             self._port = server.sockets[0].getsockname()[1]
             self._ready.set()

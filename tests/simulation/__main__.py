@@ -1,9 +1,4 @@
-"""The simulator from the command line.
-
-    python -m tests.simulation --seeds 2000              # CI
-    python -m tests.simulation --seeds 20000 --jobs 2    # a long run
-    python -m tests.simulation --first 311 --seeds 1 --trace
-"""
+"""The simulator from the command line: `python -m tests.simulation --seeds 20000 --jobs 2` is the long run."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from tests.simulation.rules import RULES
 
 def main() -> int:
     """Play seeds; print what failed, and how to replay it. 1 if anything did."""
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2000, help="how many")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="processes")

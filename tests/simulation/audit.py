@@ -6,18 +6,20 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from tests import canonical, model
+from tests.simulation import cells
+
 from fieldsync import query, record
 from fieldsync.apply import expand
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.store import Entry
-from tests import canonical, model
-from tests.simulation import cells
 
 if TYPE_CHECKING:
+    from tests.simulation.cells import Held
+
     from fieldsync.sqlite import SQLiteReader, SQLiteStore
     from fieldsync.store import ChangeRow, Scope
-    from tests.simulation.cells import Held
 
 siphash = lru_cache(maxsize=200_000)(canonical.siphash)
 
@@ -88,13 +90,13 @@ def _columns(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:
 
 
 def _index(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:
-    """Each live cell's change is in the index, with an entry that names its row, and counts no fewer cells than live."""
+    """Each live cell's change is in the index, with an entry that names its row, and counts all that live."""
     found = []
     index = {(reader.dictionary.author(row.author), row.seq): row for row in _changes(reader, scope)}
     living: Counter[model.Dot] = Counter()
     for row in rows:
         place = 0 if row.is_orphan else row.collection, row.id
-        for (name, address, dot), _ in row.cells().items():
+        for name, address, dot in row.cells():
             living[dot] += 1
             entries = expand(index[dot].entries) if dot in index else []
             if place not in [(entry.collection, entry.row) for entry in entries]:
@@ -137,7 +139,7 @@ def _context(reader: SQLiteReader, scope: Scope) -> list[str]:
     known = context | Context.of((author, seq, seq) for author, seq in provisional)
     for row in _changes(reader, scope):
         if not known.covers(reader.dictionary.author(row.author), row.seq):
-            found.append(f"change {row} is held and not accounted for")
+            found.append(f"change {row} is held and not accounted for")  # noqa: PERF401
     if any(context.covers(*dot) for dot in provisional):
         found.append("a dot of the context is provisional")
     own = reader.dictionary.author(scope.author)

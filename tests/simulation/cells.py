@@ -118,9 +118,8 @@ def held(reader: SQLiteReader, scope: int) -> list[Held]:
         sql = f"SELECT _id, _key, _cells FROM fs_record_{collection.id} WHERE _scope=?"
         for number, key, packed in reader._db.execute(sql, (scope,)):
             record = unpack(packed, reader.dictionary)
-            out.append(
-                Held(number, collection.id, canonical.encode([collection.name, key]), key, packed, record, is_orphan=False)
-            )
+            name = canonical.encode([collection.name, key])
+            out.append(Held(number, collection.id, name, key, packed, record, is_orphan=False))
     sql = "SELECT id, collection, key, cells FROM fs_orphan WHERE scope=?"
     for number, collection_id, key, packed in reader._db.execute(sql, (scope,)):
         name = canonical.encode([names[collection_id], key]) if collection_id else b""

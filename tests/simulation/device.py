@@ -1,4 +1,4 @@
-"""A simulated device: a real database on a real file, with a clock and chance of its own, whose writes the oracle notes."""
+"""A simulated device: a real database on a real file, with a clock of its own, whose writes the oracle notes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import random
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
+
+from tests import canonical, model
+from tests.simulation import cells
+from tests.simulation.audit import audit
+from tests.simulation.cells import EXISTENCE, Cid
+from tests.simulation.oracle import Truth, Violation
 
 import fieldsync as fs
 from fieldsync import clock
@@ -16,12 +22,6 @@ from fieldsync.errors import DiskFull
 from fieldsync.limits import DRIFT_MS_MAX
 from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
-from fieldsync.types import Kind
-from tests import canonical, model
-from tests.simulation import cells
-from tests.simulation.audit import audit
-from tests.simulation.cells import EXISTENCE, Cid
-from tests.simulation.oracle import Truth, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,10 @@ LATER = model.Address("later", 0x40)
 
 @dataclass(frozen=True)
 class Op:
-    """What a transaction does to one record. kinds: create, update, delete, replace; tag, untag, write, compact, later,
-    dismiss go below the public interface."""
+    """What a transaction does to one record: create, update, delete or replace it.
+
+    Below the public interface: tag, untag, write, compact, later, dismiss.
+    """
 
     kind: str
     scope: str

@@ -1,7 +1,7 @@
 """What was truly written, replaced and removed in one scope, and so the only state that a context allows.
 
-True causality: a write replaces what its author's replica showed there, a removal takes what its author's replica showed,
-each with all that those had replaced. Nothing here looks at a seen vector or a stamp.
+True causality: a write replaces what its author's replica showed there, a removal takes what its author's replica
+showed, each with all that those had replaced. Nothing here looks at a seen vector or a stamp.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Truth:
 
     written: dict[Cid, bytes] = field(default_factory=dict)
     replaced: dict[Cid, frozenset[Cid]] = field(default_factory=dict)  # directly or through what those had replaced
-    rivals: dict[Cid, frozenset[Cid]] = field(default_factory=dict)  # what its author saw of the field, in the whole key
+    rivals: dict[Cid, frozenset[Cid]] = field(default_factory=dict)  # what its author saw of the field
     removed: dict[Dot, set[Cid]] = field(default_factory=dict)
     increments: list[tuple[Dot, Name, str, float]] = field(default_factory=list)
     by_dot: dict[Dot, list[Cid]] = field(default_factory=dict)

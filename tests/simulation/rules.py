@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from tests import model
+from tests.simulation import cells
+
 from fieldsync import exchange, record
 from fieldsync.changes import TakenChange
 from fieldsync.context import Context
 from fieldsync.sqlite import SQLiteReader
-from tests import model
-from tests.simulation import cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,6 +163,23 @@ def edits_of_the_dead_vanish() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def parts_are_held_back() -> Iterator[None]:
+    """A giver does not send again what came under a context that it covers, though that one held it only in part."""
+
+    kept = exchange.lacking
+
+    def lacking(reader: Reader, scope: Scope, own: Context, taker: exchange.Declaration) -> Context:
+        found = kept(reader, scope, own, taker)
+        for giver, dots in taker.provisional:
+            if not giver - own:
+                found = found - dots
+        return found
+
+    with patch.object(exchange, "lacking", lacking):
+        yield
+
+
 RULES = {
     rule.__name__: rule
     for rule in (
@@ -174,5 +192,6 @@ RULES = {
         times_of_one_incarnation,
         one_incarnation_written,
         edits_of_the_dead_vanish,
+        parts_are_held_back,
     )
 }

@@ -13,13 +13,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fieldsync import exchange
-from fieldsync.memory import join
-from fieldsync.errors import ClosedError, DiskFull, ProtocolError
-from fieldsync.session import Session
 from tests.simulation import cells
 from tests.simulation.device import DECLARATIONS, Device, Op, World
 from tests.simulation.oracle import Violation
+
+from fieldsync import exchange
+from fieldsync.errors import ClosedError, DiskFull, ProtocolError
+from fieldsync.memory import join
+from fieldsync.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +31,16 @@ OFFSETS_MS = [0, 0, 0, 0, 2_000, -MINUTE, 20 * MINUTE, -10 * YEAR, 10 * YEAR, 76
 STEPS_MS = [0, 0, 1, 1, 30, 1_000, MINUTE, 10 * MINUTE, DAY]
 CHUNK_CELLS = [1, 1, 4, 20, 50_000]
 ACTIONS = {  # how often each is done; a run leaves some out and does others more
-    **{"transact": 40, "inner": 16, "load": 4, "link": 24, "cut": 3},
-    **{"enter": 3, "reopen": 3, "set_clock": 2, "fill_disk": 2, "lose": 0.3},
+    "transact": 40,
+    "inner": 16,
+    "load": 4,
+    "link": 24,
+    "cut": 3,
+    "enter": 3,
+    "reopen": 3,
+    "set_clock": 2,
+    "fill_disk": 2,
+    "lose": 0.3,
 }
 OUTER = ["create", *["update"] * 5, "delete", "replace"]
 INNER = ["tag", "tag", "untag", "write", "write", "compact", "later", "dismiss"]
@@ -115,7 +124,8 @@ class Schedule:
             for i in range(count)
         ]
         for device in self.devices:
-            some = self.scopes if device.is_hub else self.chance.sample(self.scopes, min(len(self.scopes), 2))
+            held = self.chance.randrange(1, min(len(self.scopes), 2) + 1)
+            some = self.scopes if device.is_hub else self.chance.sample(self.scopes, held)
             device.database.enter(*some)
             device.offset_ms = self.chance.choice(OFFSETS_MS)
 

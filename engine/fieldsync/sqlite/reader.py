@@ -64,17 +64,25 @@ class SQLiteReader:
         rows = self._db.execute("SELECT author, low, high FROM fs_context WHERE scope=?", (scope,))
         return Context.of((name(author), low, high) for author, low, high in rows)
 
-    def provisional(self, scope: int) -> list[tuple[bytes, int, Context]]:
-        """The dots held but not accounted for: (author, seq, context of the giver under which they came)."""
-        rows = self._db.execute(
-            "SELECT author, seq, context FROM fs_provisional JOIN fs_giver ON id=giver WHERE scope=?", (scope,)
-        )
-        return [(self.dictionary.author(author), seq, Context(context)) for author, seq, context in rows]
+    def provisional(self, scope: int) -> list[tuple[Context, Context]]:
+        """The dots held but not accounted for, grouped: (context of the giver under which they came, dots)."""
+        name = self.dictionary.author
+        groups: dict[int, list[tuple[bytes, int, int]]] = {}
+        for giver, author, seq in self._db.execute(
+            "SELECT giver, author, seq FROM fs_provisional WHERE scope=?", (scope,)
+        ):
+            groups.setdefault(giver, []).append((name(author), seq, seq))
+        given = "SELECT context FROM fs_giver WHERE id=?"
+        return [(Context(self._db.execute(given, (giver,)).get), Context.of(dots)) for giver, dots in groups.items()]
 
     def provisional_dots(self, scope: int) -> list[tuple[bytes, int]]:
-        """The same without the contexts."""
+        """The same without the contexts, one by one."""
         rows = self._db.execute("SELECT author, seq FROM fs_provisional WHERE scope=?", (scope,))
         return [(self.dictionary.author(author), seq) for author, seq in rows]
+
+    def is_provisional(self, scope: int) -> bool:
+        """Whether any dots are held but not accounted for."""
+        return self._db.execute("SELECT 1 FROM fs_provisional WHERE scope=? LIMIT 1", (scope,)).fetchone() is not None
 
     def by_key(self, collection: int, scope: int, keys: Sequence[str]) -> list[Row]:
         """The rows of those keys that exist, in any order."""
@@ -113,13 +121,17 @@ class SQLiteReader:
         return int(self._db.execute(sql, tuple(bindings)).get)
 
     def sql(self, statement: str, bindings: Any) -> tuple[list[str], list[tuple[Any, ...]]]:
-        """Column names and rows of any statement that only reads."""
-        cursor = self._db.execute(statement, bindings)
+        """Column names and rows of a statement that only reads; apsw.AuthError for any other."""
+        self._db.authorizer = _only_reads
         try:
-            names = [column[0] for column in cursor.get_description()]
-        except apsw.ExecutionCompleteError:
-            return [], []
-        return names, cursor.fetchall()
+            cursor = self._db.execute(statement, bindings)
+            try:
+                names = [column[0] for column in cursor.get_description()]
+            except apsw.ExecutionCompleteError:
+                return [], []
+            return names, cursor.fetchall()
+        finally:
+            self._db.authorizer = None
 
     def change(self, scope: int, dot: Dot) -> ChangeRow | None:
         """What the index knows of one change."""
@@ -213,6 +225,21 @@ class SQLiteReader:
     def count_changes(self, scope: int) -> int:
         """How many changes the index of a scope has."""
         return int(self._db.execute("SELECT count(*) FROM fs_change WHERE scope=?", (scope,)).get)
+
+
+READING = frozenset(
+    {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
+)  # what a statement of an app's own may do
+
+
+DESCRIBING = frozenset(
+    {"table_info", "table_xinfo", "table_list", "index_info", "index_xinfo", "index_list", "database_list"}
+)  # pragmas that only tell
+
+
+def _only_reads(operation: int, first: str | None, *_: str | None) -> int:
+    is_described = operation == apsw.SQLITE_PRAGMA and (first or "").lower() in DESCRIBING
+    return apsw.SQLITE_OK if operation in READING or is_described else apsw.SQLITE_DENY
 
 
 def _scope(row: Any) -> Scope:

@@ -57,35 +57,45 @@ class SQLiteStore:
         self._dictionary = Dictionary()
         self._schema: tuple[int, dict[str, CollectionRow]] = (-1, {})
         with _translated(self.path):
-            self._writer = self._open()
+            self._writer = self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             self._prepare()
 
-    def _open(self) -> apsw.Connection:
-        connection = apsw.Connection(self.path)
-        connection.set_busy_timeout(BUSY_MS_MAX)
-        connection.execute(f"PRAGMA page_size={self._page_bytes}")
-        connection.execute("PRAGMA journal_mode=WAL").get  # noqa: B018
-        connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
-        connection.execute(
-            "PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864"
-        )
+    def _open(self, flags: int) -> apsw.Connection:
+        connection = apsw.Connection(self.path, flags=flags)
+        try:
+            connection.set_busy_timeout(BUSY_MS_MAX)
+            self._refuse_foreign(connection)
+            connection.execute(f"PRAGMA page_size={self._page_bytes}")
+            connection.execute("PRAGMA journal_mode=WAL").get  # noqa: B018
+            connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
+            connection.execute(
+                "PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864"
+            )
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
-    def _prepare(self) -> None:
-        """Make the tables of a new file; refuse a file that is not ours or newer than this version."""
-        version = self._writer.execute("PRAGMA user_version").get
-        application = self._writer.execute("PRAGMA application_id").get
-        if application == APPLICATION_ID and version <= FORMAT:
-            return
-        if application == APPLICATION_ID:
+    def _refuse_foreign(self, connection: apsw.Connection) -> None:
+        """A file that is not ours, or newer than this version, stays as it is: nothing is written before this."""
+        version = connection.execute("PRAGMA user_version").get
+        application = connection.execute("PRAGMA application_id").get
+        if application == APPLICATION_ID and version > FORMAT:
             raise FormatTooNew(
                 f"{self.path} has format {version}; this version of Fieldsync reads up to {FORMAT}: upgrade fieldsync"
             )
+        if application != APPLICATION_ID and (
+            application or connection.execute("SELECT count(*) FROM sqlite_schema").get
+        ):
+            raise StoreError(f"{self.path} is an SQLite file, but not a Fieldsync one")
+
+    def _prepare(self) -> None:
+        """Make the tables of a new file."""
+        if self._writer.execute("PRAGMA application_id").get == APPLICATION_ID:
+            return
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            if self._writer.execute("PRAGMA application_id").get != APPLICATION_ID:
-                if self._writer.execute("SELECT count(*) FROM sqlite_schema").get:
-                    raise StoreError(f"{self.path} is an SQLite file, but not a Fieldsync one")
+            if self._writer.execute("PRAGMA application_id").get != APPLICATION_ID:  # nor made by another since
                 self._writer.execute(TABLES)
                 self._writer.execute("INSERT INTO fs_meta VALUES('replica', ?)", (os.urandom(16),))
                 self._writer.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={FORMAT}")
@@ -135,8 +145,7 @@ class SQLiteStore:
             connection = self._idle.pop() if self._idle else None
         with _translated(self.path):
             if connection is None:
-                connection = self._open()
-                connection.execute("PRAGMA query_only=1")
+                connection = self._open(apsw.SQLITE_OPEN_READONLY)
             with self._pool_lock:
                 self._lent.add(connection)
             return SQLiteReader(self, connection, "BEGIN")

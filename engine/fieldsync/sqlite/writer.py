@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -14,6 +16,7 @@ from fieldsync.query import column_value, quote
 from fieldsync.sqlite.layout import dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
+from fieldsync.types import PER_AUTHOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +37,7 @@ class _Form:
         self.update = f"UPDATE {table} SET _cells=?{columns} WHERE _id=?"
         self.fields = [(name, kind) for name, kind, _, _ in row.columns]
         self.absent = tuple(default for _, _, _, default in row.columns)
+        self.has_counters = any(kind & PER_AUTHOR for _, kind in self.fields)
 
 
 class SQLiteWriter(SQLiteReader):
@@ -136,6 +140,8 @@ class SQLiteWriter(SQLiteReader):
         for position, (name, _, indexed, _) in enumerate(row.columns):
             if indexed:
                 self._db.execute(f"CREATE INDEX {table}_{position} ON {table}({quote(name)})")
+        if row.name.lower().startswith(("fs_", "sqlite_")) or not row.name.isprintable():
+            return  # some other app's name, which it cannot have meant for SQL
         fields = "".join(f", r.{quote(name)}" for name, _, _, _ in row.columns)
         try:
             self._db.execute(
@@ -143,7 +149,8 @@ class SQLiteWriter(SQLiteReader):
                 f"FROM {table} r JOIN fs_scope s ON s.id=r._scope"
             )
         except apsw.SQLError as error:
-            raise SchemaError(f"collection {row.name!r} cannot be a table's name: {error}") from None
+            if row.signature:  # declared here; what only came from a peer does without, as two names that SQL confuses
+                raise SchemaError(f"collection {row.name!r} cannot be a table's name: {error}") from None
 
     def declare(self, declared: CollectionRow, progress: Callable[[int, int], None] | None) -> None:
         """Give a collection the declared columns, filled from the cells; nothing to do where it has them."""
@@ -155,7 +162,7 @@ class SQLiteWriter(SQLiteReader):
             return
         row = declared._replace(id=known.id)
         table = record_table(row.id)
-        self._db.execute(f"DROP VIEW {quote(row.name)}")
+        self._db.execute(f"DROP VIEW IF EXISTS {quote(row.name)}")
         self._create_table(row, "fs_rebuilt")
         self._refill(_Form(row, "fs_rebuilt"), table, progress)
         self._db.execute(f"DROP TABLE {table}")
@@ -197,10 +204,11 @@ class SQLiteWriter(SQLiteReader):
             return lambda _: ()
         wanted = tuple(self.field_ids(form.fields))
         dictionary, absent = self.dictionary, form.absent
+        plain = PLAIN - {int} if form.has_counters else PLAIN  # a sum may pass 64 bits
 
         def read(packed: bytes) -> tuple[Any, ...]:
             values = record.read(dictionary, packed, wanted, absent)
-            return tuple([value if type(value) in PLAIN else column_value(value) for value in values])
+            return tuple([value if type(value) in plain else column_value(value) for value in values])
 
         return read
 
@@ -271,15 +279,17 @@ class SQLiteWriter(SQLiteReader):
 
     def account(self, scope: int, dots: Context) -> None:
         """Take dots into the context."""
-        for author in {author for author, _, _ in dots.intervals()}:
+        for author, intervals in groupby(dots.intervals(), key=itemgetter(0)):
             (number,) = self.author_ids([author])
             rows = self._db.execute("SELECT low, high FROM fs_context WHERE scope=? AND author=?", (scope, number))
             known = Context.of((author, low, high) for low, high in rows)
-            new = Context.of(interval for interval in dots.intervals() if interval[0] == author)
+            joined = known | Context.of(intervals)
+            if joined == known:
+                continue
             self._db.execute("DELETE FROM fs_context WHERE scope=? AND author=?", (scope, number))
             self._db.executemany(
                 "INSERT INTO fs_context VALUES(?, ?, ?, ?)",
-                [(scope, number, low, high) for _, low, high in (known | new).intervals()],
+                [(scope, number, low, high) for _, low, high in joined.intervals()],
             )
 
     def account_own(self, scope: int, author: int, seq: int) -> None:
