@@ -204,7 +204,7 @@ class _Loader:
         """Create the rows whose keys are new in the scope, and update those that differ from what is there."""
         writer = writing.writer
         (number,) = writer.collection_ids([self._collection.name])
-        entered = writer.enter(scope)
+        entered = writer.enter(scope, ready=True)
         known = {row.key: row for row in writer.by_key(number, entered.id, [one.key for one in batch])}
         self._split([one for one in batch if one.key not in known], partial(self._create, writing, number, scope))
         if known:
@@ -234,7 +234,7 @@ class _Loader:
         return error
 
     def _create(self, writing: WriteBatch, number: int, scope: str, batch: list[Waiting]) -> None:
-        change = LocalChange(writing.writer, writing.writer.enter(scope))
+        change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
         name = self._collection.name
         creations = [Creation(number, name, one.key, one.shape.fields, self._written(one)) for one in batch]
         touched = change.create(creations, self._replica.wall_ms(), self._replica.mint)
@@ -251,7 +251,7 @@ class _Loader:
     def _update(
         self, writing: WriteBatch, number: int, scope: str, known: dict[str, Row], batch: list[Waiting]
     ) -> None:
-        change = LocalChange(writing.writer, writing.writer.enter(scope))
+        change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
         for one in batch:
             row = known[one.key]
             before = self._absent | record.read_all(writing.writer.dictionary, row.packed)

@@ -34,7 +34,7 @@ class WriteBatch:
         change = self._changes.get(name)
         if change is None:
             check_names(name, "-")
-            change = self._changes[name] = LocalChange(self.writer, self.writer.enter(name))
+            change = self._changes[name] = LocalChange(self.writer, self.writer.enter(name, ready=True))
         return change
 
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> None:

@@ -31,7 +31,7 @@ class Scope(NamedTuple):
     digest: bytes  # 16 bytes, the sum over all live cells
     floor: bytes  # a context: the removals forgotten here
     taker: bytes  # names the incoming stream that may write; empty: none
-    ready: bool  # a stream has reached Done, or the scope was written here first
+    ready: bool  # a stream has reached Done, or a local write began the scope
 
 
 class Row(NamedTuple):
@@ -120,7 +120,7 @@ class Reader(Protocol):
 class Writer(Reader, Protocol):
     """The one write transaction."""
 
-    def enter(self, name: str) -> Scope: ...
+    def enter(self, name: str, *, ready: bool = False) -> Scope: ...
     def save_scope(self, scope: Scope) -> None: ...
     def author_ids(self, names: Sequence[bytes]) -> list[int]: ...
     def field_ids(self, names: Sequence[tuple[str, int]]) -> list[int]: ...

@@ -122,7 +122,7 @@ class LocalChange:
                 news[one.collection] = NewRecords(arrival, one.collection, one.collection_name, [])
             news[one.collection].records.append((n, one.key, piece))
         self.writer.account_own(scope.id, *dot)
-        scope, touched = land_new(self.writer, scope._replace(time=time, seq=dot[1], ready=True), list(news.values()))
+        scope, touched = land_new(self.writer, scope._replace(time=time, seq=dot[1]), list(news.values()))
         self._landed(scope, 1)
         return touched
 
@@ -146,7 +146,7 @@ class LocalChange:
             grouped = GROUPED if removing else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
         self.writer.account_own(scope.id, scope.author, scope.seq)
-        scope, touched = land(self.writer, scope._replace(time=time, ready=True), list(targets.values()), arrivals)
+        scope, touched = land(self.writer, scope._replace(time=time), list(targets.values()), arrivals)
         self._landed(scope, len(arrivals))
         return touched
 

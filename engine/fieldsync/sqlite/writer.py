@@ -60,14 +60,14 @@ class SQLiteWriter(SQLiteReader):
         """State a fact about the file."""
         self._db.execute("INSERT OR REPLACE INTO fs_meta VALUES(?, ?)", (name, value))
 
-    def enter(self, name: str) -> Scope:
-        """The scope of that name, begun if it is not held."""
+    def enter(self, name: str, *, ready: bool = False) -> Scope:
+        """The scope of that name, begun if it is not held; ready where nobody else has anything of it yet."""
         known = self.scope(name)
         if known:
             return known
         self._db.execute(
-            "INSERT INTO fs_scope(name, author, seq, time, digest, floor, taker, ready) VALUES(?, 0, 0, 0, ?, ?, ?, 0)",
-            (name, bytes(16), b"", b""),
+            "INSERT INTO fs_scope(name, author, seq, time, digest, floor, taker, ready) VALUES(?, 0, 0, 0, ?, ?, ?, ?)",
+            (name, bytes(16), b"", b"", ready),
         )
         entered = self.scope(name)
         assert entered is not None
