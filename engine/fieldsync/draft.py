@@ -8,22 +8,26 @@ from fieldsync.schema import Collection, Field
 from fieldsync.values import Number, Value
 
 CONTAINERS = (list, dict)  # values that an app may change in place
+_CONTAINER_TYPES = frozenset(CONTAINERS)
 EXACT = Context(prec=5000)  # differences of Decimals are not rounded
 
 
 class Draft:
     """What a transaction does to one record: `record` is what the app gets, reads and sets attributes of."""
 
-    __slots__ = ("_assigned", "_before", "_over", "_texts", "_values", "collection", "record")
+    __slots__ = ("_assigned", "_before", "_given", "_over", "_texts", "_values", "collection", "record")
 
     def __init__(self, collection: Collection, key: str, scope: str, values: Any) -> None:
         self._before = values
         self._values: Any = dict(values) if collection.record is None else list(values)
         self._assigned: dict[str, Field] = {}
         self._over = False
-        # by text, because 1, True and 1.0 are equal and yet different values
-        named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
-        self._texts = {name: repr(value) for name, value in named if isinstance(value, CONTAINERS)}
+        self._given: dict[str, Value] | None = None  # of a new record: what it was created with, until more is assigned
+        self._texts: dict[str, str] = {}
+        if not _CONTAINER_TYPES.isdisjoint(map(type, values.values() if isinstance(values, dict) else values)):
+            # by text, because 1, True and 1.0 are equal and yet different values
+            named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
+            self._texts = {name: repr(value) for name, value in named if isinstance(value, CONTAINERS)}
         self.collection: Final = collection
         self.record: Final = collection.snapshot(key, scope, self._values, draft=self)
 
@@ -33,7 +37,7 @@ class Draft:
         written = collection.check_new(given)
         draft = cls(collection, key, scope, collection.fill(written))
         draft._before = collection.absent
-        draft._assigned = {name: collection.field(name) for name in written}
+        draft._given = written
         return draft
 
     def assign(self, name: str, value: object) -> None:
@@ -45,10 +49,20 @@ class Draft:
         if field.kind == "counter":
             self._increment(field, checked)
         self._values[self.collection.place(name)] = checked
+        self._open_up()
         self._assigned[name] = field
+
+    def _open_up(self) -> None:
+        """From here on, a new record is not just what it was created with."""
+        if self._given is not None:
+            self._assigned = {name: self.collection.field(name) for name in self._given}
+            self._given = None
 
     def changes(self) -> dict[str, Value]:
         """Registers that were assigned, an equal value included, and lists and dicts that were changed in place."""
+        if self._given is not None and not self._texts and not self.collection.counters:
+            return self._given
+        self._open_up()
         touched = self._assigned | {
             name: self.collection.field(name) for name, text in self._texts.items() if repr(self._value(name)) != text
         }
@@ -60,6 +74,9 @@ class Draft:
 
     def increments(self) -> dict[str, Number]:
         """By how much counters differ from when the draft was made; those that do not are left out."""
+        if not self.collection.counters:
+            return {}
+        self._open_up()
         counters = [field for field in self._assigned.values() if field.kind == "counter"]
         by = {field.name: self._increment(field, self._value(field.name)) for field in counters}
         return {name: difference for name, difference in by.items() if difference}

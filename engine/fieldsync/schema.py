@@ -105,7 +105,7 @@ def field(*, default: Any = REQUIRED, default_factory: Callable[[], Any] | None 
 class Collection:
     """A named set of records; `record` and `fields` are None and empty where nothing is declared. Immutable."""
 
-    __slots__ = ("_fields", "_steps", "absent", "fields", "name", "places", "record", "signature")
+    __slots__ = ("_fields", "_steps", "absent", "counters", "fields", "name", "places", "record", "signature")
 
     def __init__(self, name: str, record: "type[Record] | None" = None, fields: Iterable[Field] = ()) -> None:
         if problem := _problem_of_name(name, COLLECTION_NAME_BYTES_MAX):
@@ -116,6 +116,7 @@ class Collection:
         self.record: Final = record
         self.fields: Final = tuple(fields)
         self.absent: Final = tuple(field.absent for field in self.fields)
+        self.counters: Final = frozenset(field.name for field in self.fields if field.kind == "counter")
         self._fields: Final = {field.name: field for field in self.fields}
         self._steps: Final = [(field.name, field.optional, field.checker, field) for field in self.fields]
         # changes when columns or indexes of this collection have to be rebuilt

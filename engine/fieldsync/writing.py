@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fieldsync.draft import Draft
@@ -37,6 +38,7 @@ class Transaction:
         self._batch: WriteBatch | None = batch
         self._collection = collection
         self._generate_key = generate_key
+        self._created: dict[Draft, Pending] = {}
         self._drafts: dict[tuple[str, str], dict[str, Draft | None]] = {}  # (collection, key) -> scope -> None: deleted
 
     @overload
@@ -53,6 +55,7 @@ class Transaction:
         if pending.is_live:
             raise AlreadyExists(f"{collection.name} {key!r} exists in scope {scope!r}; use tx.update(...)")
         pending.creates = True
+        self._created[draft] = pending
         self._drafts.setdefault((collection.name, key), {})[scope] = draft
         return draft.record
 
@@ -83,10 +86,14 @@ class Transaction:
     def collect(self) -> None:
         """Hand what the drafts were given to the write transaction."""
         for draft in self._open_drafts():
-            fields = {(name, KINDS["register"]): value for name, value in draft.changes().items()}
+            changes = draft.changes()
+            fields = dict(zip(_as_registers(tuple(changes)), changes.values(), strict=True))
             fields |= {(name, KINDS["counter"]): amount for name, amount in draft.increments().items()}
             if fields:
-                self._pending(draft.collection, draft.record.scope, draft.record.key).fields = fields
+                pending = self._created.get(draft)
+                if pending is None:
+                    pending = self._pending(draft.collection, draft.record.scope, draft.record.key)
+                pending.fields = fields
 
     def close(self) -> None:
         """Refuse further use."""
@@ -117,3 +124,8 @@ class Transaction:
                     drafts[name] = Draft(collection, key, name, values_of(collection, writer, row.packed))
         live = {name: draft for name, draft in drafts.items() if draft is not None and scope in (None, name)}
         return live[only(collection, key, live)]
+
+
+@lru_cache(maxsize=1024)
+def _as_registers(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    return tuple([(name, KINDS["register"]) for name in names])
