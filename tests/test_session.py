@@ -480,14 +480,14 @@ def test_a_context_that_lies_is_refused():
 
 def mutations(chance, frame, frames):
     """Frames that are nearly right: bits, bytes, pieces of other frames, and values of the body in other places."""
-    for _ in range(3):
+    for _ in range(2):
         at = chance.randrange(len(frame))
         yield frame[:at] + bytes([frame[at] ^ 1 << chance.randrange(8)]) + frame[at + 1 :]
         yield frame[:at] + frame[at + chance.randrange(1, 9) :]
         yield frame[:at] + chance.randbytes(chance.randrange(1, 9)) + frame[at:]
         yield frame[:at] + chance.choice(frames)[1][at:]
     yield chance.choice(frames)[1]
-    for _ in range(15):
+    for _ in range(8):
         body = msgpack.unpackb(frame[1:])
         if "z" in body and chance.random() < 0.8:
             streams = [zlib.decompress(data) if size else data for size, data in body["z"]]
@@ -551,4 +551,4 @@ def test_a_hostile_frame_is_refused_whole_or_taken_whole(files, tmp_path, record
             check_usable(replica)
             replica.close()
             shutil.rmtree(folder)
-    assert refused > 100
+    assert refused > 50

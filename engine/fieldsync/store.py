@@ -1,7 +1,7 @@
 """What the engine asks of a store: batches in, batches out, under numbers of the store's own.
 
 A Reader sees one consistent moment. A Writer is a Reader inside the one write transaction there is at a time; it lands
-whole or not at all. Scope comes first in every key. sqlite.py implements this.
+whole or not at all. Scope comes first in every key. sqlite/ implements this.
 """
 
 from __future__ import annotations
