@@ -12,13 +12,14 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 HEADERS = [str(path) for path in sorted(Path("native").glob("*.pxd"))]
-WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Wno-unused-parameter", "-Wno-cast-function-type"]
+WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Wno-unused-parameter"]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
 
 def compile_args() -> list[str]:
     """Flags of the C compiler for the build that the environment asks for."""
     if os.environ.get("FIELDSYNC_NATIVE_SANITIZE"):
-        return ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+        return ["-O1", "-g", *SANITIZERS]
     if os.environ.get("FIELDSYNC_NATIVE_DEBUG"):
         return ["-O0", "-g", *WARNINGS]
     return ["/O2"] if sys.platform == "win32" else ["-O3", "-g0"]

@@ -166,7 +166,6 @@ def edits_of_the_dead_vanish() -> Iterator[None]:
 @contextmanager
 def parts_are_held_back() -> Iterator[None]:
     """A giver does not send again what came under a context that it covers, though that one held it only in part."""
-
     kept = exchange.lacking
 
     def lacking(reader: Reader, scope: Scope, own: Context, taker: exchange.Declaration) -> Context:
