@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         print(f"\n{name}: {options.records:,} records, medians of {options.repeat} (in parentheses: times fieldsync's)")
         _print_table(name, found[name])
+        sys.stdout.flush()
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     return 0
@@ -51,11 +52,17 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=_topics, default=TOPICS, metavar="TOPIC,...", help="not all topics, but these")
-    parser.add_argument("--records", type=int, default=100_000, help="how many records (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=3, help="medians of so many runs (default: %(default)s)")
+    parser.add_argument("--records", type=_count, default=100_000, help="how many records (default: %(default)s)")
+    parser.add_argument("--repeat", type=_count, default=3, help="medians of so many runs (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics to a file")
     parser.add_argument("--list", action="store_true", help="list the topics and stop")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return int(text)
 
 
 def _topics(text: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ TARGETS = (
     Target("fieldsync_read_all_s", 0.5),
     Target("fieldsync_import_ms", 60),
 )
-IMPORTS = 7
+IMPORTS = 5
 
 
 def measure(contender: str, count: int, folder: Path) -> Result:

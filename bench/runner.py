@@ -73,10 +73,10 @@ def collect(name: str, records: int, repeat: int) -> dict[str, float]:
     """
     found: dict[str, list[float]] = defaultdict(list)
     digests = set()
-    for _ in range(repeat):
-        for contender in topic(name).CONTENDERS:
-            if peers.is_missing(contender):
-                continue
+    present = [contender for contender in topic(name).CONTENDERS if not peers.is_missing(contender)]
+    for run in range(repeat):
+        for contender in present:
+            print(f"{name}, run {run + 1} of {repeat}: {contender}", file=sys.stderr)
             result = _measure(name, contender, records)
             digests.add(result.digest)
             for figure, value in result.figures.items():

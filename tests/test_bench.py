@@ -81,3 +81,6 @@ def test_list_and_unknown_topics(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--only", "build,nothing"])
     assert "no topic nothing" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--repeat", "0"])
+    assert "not a number above 0" in capsys.readouterr().err

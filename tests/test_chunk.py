@@ -315,6 +315,23 @@ def test_a_change_writes_or_removes():
     assert refused(of(Cell(PRICE, OWN, VALUES[0])), removal_bytes())
 
 
+def test_incarnations_are_named_in_one_way():
+    """The next of its own change, another of its own change, one of another change: each is the only way to say it."""
+    field_bytes = NUMBERS.field_bytes
+    born = [NUMBERS.pack(of(time=100, name=Name(A, 1, n))) for n in (0, 7)]
+    blobs = [(packed, (0, "key")) for packed in born]
+    streams, authors, fields = chunk.encode([(1, 1, 100, 0, 2, blobs, [])], field_bytes, 5)
+    assert streams[1] == bytes([0, 3, 1, 7, 3])
+
+    def taken(pieces):
+        return chunk.decode([streams[0], pieces, *streams[2:]], 1, authors, fields, 1, MANY, field_bytes)
+
+    assert len(taken(streams[1])[0][5]) == 2
+    for pieces in ([1, 0, 3, 1, 7, 3], [0, 3, 2, 2, 7, 3], [0, 3, 3, 2, 7, 3], [0, 3, 1, 0, 3]):
+        with pytest.raises(ValueError, match="malformed"):
+            taken(bytes(pieces))
+
+
 def test_what_encode_is_given_has_to_be_whole():
     field_bytes, count = NUMBERS.field_bytes, len(NUMBERS.authors)
     packed = NUMBERS.pack(of(Cell(PRICE, Stamp(100, D, 5), VALUES[0])))

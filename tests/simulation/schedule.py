@@ -35,7 +35,7 @@ ACTIONS = {  # how often each is done; a run leaves some out and does others mor
     "inner": 16,
     "load": 4,
     "link": 24,
-    "cut": 3,
+    "cut": 8,
     "enter": 3,
     "reopen": 3,
     "set_clock": 2,
@@ -114,9 +114,10 @@ class Schedule:
         self.links: list[Link] = []
         self.link_count = 0
         self.lost: list[Device] = []
-        self.scopes = SCOPES[: self.chance.choice([1, 1, 2, 3])]
+        self.scopes = SCOPES[: self.chance.choice([1, 1, 1, 2, 3])]
         self.keys = [f"k{i}" for i in range(self.chance.choice([1, 2, 4]))]
         self.weights = {name: weight * self.chance.choice([0.2, 1, 1, 4]) for name, weight in ACTIONS.items()}
+        self.haste = self.chance.choice([6, 12, 40])  # how many frames move between two actions, at most
         count = self.chance.randrange(3, 7)
         hub = self.chance.random() < 0.6
         self.devices = [
@@ -145,7 +146,7 @@ class Schedule:
         for _ in range(self.chance.randrange(30, 140)):
             self.world.now_ms += self.chance.choice(STEPS_MS)
             self.act()
-            for _ in range(self.chance.randrange(8)):
+            for _ in range(self.chance.randrange(self.haste)):
                 if self.links:
                     self.move(self.chance.choice(self.links))
             if self.chance.random() < 0.15:
