@@ -1,6 +1,6 @@
 """Builds the native kernels of native/*.pyx; everything static is in pyproject.toml.
 
-FIELDSYNC_NATIVE_DEBUG=1 builds without optimisation and with every warning an error.
+FIELDSYNC_NATIVE_DEBUG=1 builds without optimisation and with every warning shown.
 FIELDSYNC_NATIVE_SANITIZE=1 builds for AddressSanitizer and UBSan (see docs/testing.md).
 """
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.simulation import cells
+from tests.simulation.audit import audit
 
+import fieldsync as fs
+from fieldsync.database import Database
 from fieldsync.replica import Replica
 from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 NOW_MS = 1_700_000_000_000
 
@@ -60,10 +64,88 @@ class Talk:
         return [(side, frame[0]) for side, frame in self.frames]
 
 
-def state(replica: Replica) -> dict[str, tuple[bytes, bytes, dict[cells.Cid, bytes]]]:
+State = tuple[bytes, bytes, dict[cells.Cid, bytes]]
+
+
+def state(replica: Replica) -> dict[str, State]:
     """Of each scope the digest, the context and the cells."""
     with replica.store.reading() as reader:
         return {
             scope.name: (scope.digest, reader.context(scope.id).data, cells.all_cells(cells.held(reader, scope.id)))
             for scope in reader.scopes()
         }
+
+
+class Order(fs.Record, table="orders"):
+    status: str = fs.field(default="open", index=True)
+    hours: fs.Counter = 0
+
+
+def make_files(folder: Path) -> Path:
+    """a.db and b.db share the scopes new, old and same, of which same is equal; a.db alone holds private."""
+    one, other = open_replica(folder / "a.db"), open_replica(folder / "b.db")
+    a, b = Database(one, (Order,)), Database(other, (Order,))
+    b.enter("new", "old", "same")
+    with a.write() as tx:
+        for scope in ("new", "old", "same"):
+            for number in range(5):
+                tx.create(Order, scope=scope, key=f"o-{number}", status="open", hours=number)
+        tx.create("notes", scope="private", key="n-1", text="mine")
+    a.sync(b)
+    for number in range(4):
+        with a.write() as tx:
+            tx.create(Order, scope="new", key=f"a-{number}", status="a", hours=number)
+        with b.write() as tx:
+            tx.create(Order, scope="new", key=f"b-{number}", status="b")
+    with a.write() as tx:
+        tx.delete(Order, "o-0", scope="old")
+        tx.delete(Order, "o-3", scope="new")
+        tx.get(Order, "o-1", scope="old").status = "done"
+        tx.create("notes", scope="old", key="n-2", text="new", many=[1, {"b": 2.5}])
+    with b.write() as tx:
+        tx.get(Order, "o-0", scope="old").status = "seen by nobody"
+        tx.get(Order, "o-2", scope="old").hours += 2
+    with b.write() as tx:
+        tx.get(Order, "o-3", scope="new").status = "x" * 100
+        tx.delete(Order, "o-4", scope="old")
+    a.close()
+    b.close()
+    return folder
+
+
+class Pair:
+    """Fresh copies of both files."""
+
+    def __init__(self, files: Path, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.a = open_replica(Path(shutil.copy(files / "a.db", folder / "a.db")))
+        self.b = open_replica(Path(shutil.copy(files / "b.db", folder / "b.db")))
+
+    def __enter__(self) -> Pair:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.a.close()
+        self.b.close()
+
+    def states(self) -> list[dict[str, State]]:
+        """Of both the scopes they share."""
+        shared = ("new", "old", "same")
+        return [{name: state(replica)[name] for name in shared} for replica in (self.a, self.b)]
+
+
+def record_talk(files: Path, folder: Path) -> tuple[list[tuple[int, bytes]], dict[str, State]]:
+    """All frames of a conversation between the two, and the state that both are in after it."""
+    with Pair(files, folder) as pair:
+        frames = Talk.between(pair.a, pair.b).run().frames
+        ends = pair.states()
+        assert ends[0] == ends[1]
+        return frames, ends[0]
+
+
+def check_usable(replica: Replica, scope: str = "old") -> None:
+    """Nothing is left open, all follows from the cells, and writing goes on."""
+    assert not replica.store._lent
+    assert audit(replica.store) == []
+    with Database(replica).write() as tx:
+        tx.create("notes", scope=scope, key="after", text="still here")

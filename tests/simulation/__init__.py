@@ -13,10 +13,8 @@ closed and opened again, devices are lost for ever. At any moment (`Device.check
 Then the faults stop, each pair syncs once, and all must hold the same; another sync moves nothing and takes one round
 trip; all go on working, and sync once more.
 
-rules.py switches rules of the protocol off, and tests/test_simulation.py wants the simulator to notice. Seeds that do,
-of the first 600, and the first of them:
-
-RULES_TABLE
+rules.py switches rules of the protocol off, one at a time, and tests/test_simulation.py wants the simulator to notice:
+TRIES there has for each rule the seeds that suffice, twice those that the first to notice took.
 """
 
 from __future__ import annotations

@@ -128,6 +128,13 @@ def held(reader: SQLiteReader, scope: int) -> list[Held]:
     return out
 
 
+def record(reader: SQLiteReader, scope: str, collection: str, key: str) -> model.Record:
+    """The live incarnations of a key."""
+    known, held = reader.collection(collection), reader.scope(scope)
+    rows = reader.by_key(known.id, held.id, [key]) if known and held else []
+    return unpack(rows[0].packed, reader.dictionary) if rows else {}
+
+
 def dots_of(context: Context) -> set[model.Dot]:
     """A context dot by dot."""
     return {(author, seq) for author, low, high in context.intervals() for seq in range(low, high + 1)}

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.simulation import cells
-from tests.simulation.device import DECLARATIONS, Device, Op, World
+from tests.simulation.device import DECLARATIONS, Device, World
+from tests.simulation.inner import Op
 from tests.simulation.oracle import Violation
 
 from fieldsync import exchange
