@@ -66,14 +66,14 @@ def print_record(hub: Database) -> None:
 def print_digest() -> None:
     """What is hashed of a record with one register, and the sums without it and with it."""
     dictionary = record.Dictionary().with_authors([b"hub-auth"]).with_fields([("status", 8)])
-    key, name = record.digest_key(SCOPE), record.canonical_name("orders", "o-17")
+    key, name = record.digest_key(SCOPE), codec.encode(["orders", "o-17"])
     stamp = b"hub-auth" + (1).to_bytes(8, "big") + (NOW_MS << 16).to_bytes(8, "big")
     say("digest key", key)
     say("existence cell", stamp[:16] + bytes(8) + stamp + bytes([0]) + name)
     say("status cell", stamp[:16] + bytes(8) + stamp + b"\x08\x06status\x00\x00" + codec.encode("open"))
     for fields in ((), (1,)):
         pieces = record.create(dictionary, 1, 1, NOW_MS << 16, [(0, fields, ("open",) * len(fields))])
-        say(f"digest with {len(fields)} fields", record.digest_of_new(dictionary, key, pieces, [name]))
+        say(f"digest with {len(fields)} fields", record.digest_of_new(dictionary, key, pieces, "orders", ["o-17"]))
 
 
 def print_session(van: Database, hub: Database) -> None:

@@ -196,6 +196,16 @@ cdef inline void write_fixed(Writer *w, uint64_t n) noexcept nogil:
     w.size += 8
 
 
+cdef inline void write_tagged_text(Writer *w, const uint8_t *data, size_t size) noexcept nogil:
+    """A text, UTF-8 already, as the value that it is."""
+    if size < 64:
+        write_byte(w, <uint8_t>(TAG_SHORT_STR + size))
+    else:
+        write_byte(w, TAG_STR)
+        write_varint(w, size)
+    write_bytes(w, data, size)
+
+
 cdef inline size_t varint_size(uint64_t n) noexcept nogil:
     cdef size_t size = 1
     while n >= 128:

@@ -1,16 +1,19 @@
 """Values and cells: Python objects <-> canonical bytes, and the pieces that a transaction writes."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, qsort
+from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
 
 from bytes cimport (
     DATETIME_MAX_US, DATETIME_MIN_US, DECIMAL_BYTES_MAX, DECIMAL_EXPONENT_MAX, TAG_BYTES, TAG_DATE, TAG_DATETIME,
     TAG_DECIMAL, TAG_FALSE, TAG_FLOAT, TAG_INT, TAG_LIST, TAG_MAP, TAG_NONE, TAG_SHORT_STR, TAG_SMALL_INT, TAG_STR,
     TAG_TRUE, TAG_UNKNOWN, VALUE_DEPTH_MAX, Reader, Writer, check_value, read_byte, read_bytes, read_fixed,
-    read_varint, reader_of, unzigzag, write_byte, write_bytes, write_fixed, write_varint, writer_free, zigzag,
+    read_varint, reader_of, unzigzag, write_byte, write_bytes, write_fixed, write_tagged_text, write_varint,
+    writer_free, zigzag,
 )
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record, Stamp, add_cell, add_dot,
@@ -63,14 +66,11 @@ cdef int write_text(Writer *w, str value, bint tagged) except -1:
     except UnicodeEncodeError:
         raise TypeError("text with a lone surrogate, which UTF-8 cannot hold") from None
     size = <size_t>PyBytes_GET_SIZE(data)
-    if not tagged:
-        write_varint(w, size)
-    elif size < 64:
-        write_byte(w, <uint8_t>(TAG_SHORT_STR + size))
+    if tagged:
+        write_tagged_text(w, <const uint8_t *>PyBytes_AS_STRING(data), size)
     else:
-        write_byte(w, TAG_STR)
         write_varint(w, size)
-    write_bytes(w, <const uint8_t *>PyBytes_AS_STRING(data), size)
+        write_bytes(w, <const uint8_t *>PyBytes_AS_STRING(data), size)
     return 0
 
 
@@ -500,11 +500,44 @@ cdef int compose(Record *old, Record *new, Writer *values, Dots *seen, Stamp sta
     return 0
 
 
-def write(bytes old not None, uint64_t author, uint64_t seq, uint64_t time, tuple registers not None,
-          tuple increments not None, bytes fields not None, bytes authors not None):
-    """A local write over a live record -> the piece that merges into it.
+cdef object write_one(Record *before, Record *after, Writer *values, Writer *scratch, Writer *packed, Dots *seen,
+                      Stamp stamp, tuple registers, tuple increments, Fields *f, const uint8_t *authors):
+    """(piece, its incarnations, its cells) of a write over a parsed record."""
+    cdef Incarnation *inc
+    cdef size_t i
+    cdef size_t incarnations = 0
+    cdef size_t cells = 0
+    if before.count == 0:
+        raise ValueError("a write over no incarnation")
+    for i in range(before.count):
+        inc = add_incarnation(after)
+        if inc == NULL:
+            raise MemoryError
+        inc.name = before.incarnations[i].name
+        inc.n = before.incarnations[i].n
+    compose(before, after, values, seen, stamp, registers, increments, f, authors)
+    if values.failed:
+        raise MemoryError
+    place(after, values.data)
+    for i in range(after.count):
+        inc = &after.incarnations[i]
+        if inc.count == 0:
+            continue
+        if inc.count > 1:
+            qsort(inc.cells, inc.count, sizeof(Cell), cell_sorter)
+        if pack_incarnation(packed, scratch, inc) != DONE:
+            raise MemoryError
+        incarnations += 1
+        cells += inc.count
+    return taken(packed, 0), incarnations, cells
 
-    registers: (field id, value), to every incarnation; increments: (field id, amount), to the topmost.
+
+def write(list items not None, uint64_t author, uint64_t seq, uint64_t time, bytes fields not None,
+          bytes authors not None):
+    """Local writes over live records -> (the piece that merges into it, its incarnations, its cells) for each.
+
+    Items are (packed record, registers, increments): (field id, value) each, to every incarnation; (field id, amount)
+    each, to the topmost.
     """
     cdef Fields f = fields_of(fields)
     cdef Record before = Record(NULL, 0, 0)
@@ -513,32 +546,16 @@ def write(bytes old not None, uint64_t author, uint64_t seq, uint64_t time, tupl
     cdef Writer scratch = Writer(NULL, 0, 0, False)
     cdef Writer packed = Writer(NULL, 0, 0, False)
     cdef Dots seen = Dots(NULL, 0, 0)
-    cdef Incarnation *inc
-    cdef size_t i
+    cdef bytes old
+    cdef tuple registers, increments
+    cdef list out = []
     try:
-        parse_record(old, &before, &f, author_count(authors))
-        if before.count == 0:
-            raise ValueError("a write over no incarnation")
-        for i in range(before.count):
-            inc = add_incarnation(&after)
-            if inc == NULL:
-                raise MemoryError
-            inc.name = before.incarnations[i].name
-            inc.n = before.incarnations[i].n
-        compose(&before, &after, &values, &seen, Stamp(author, seq, time), registers, increments, &f,
-                <const uint8_t *>PyBytes_AS_STRING(authors))
-        if values.failed:
-            raise MemoryError
-        place(&after, values.data)
-        for i in range(after.count):
-            inc = &after.incarnations[i]
-            if inc.count == 0:
-                continue
-            if inc.count > 1:
-                qsort(inc.cells, inc.count, sizeof(Cell), cell_sorter)
-            if pack_incarnation(&packed, &scratch, inc) != DONE:
-                raise MemoryError
-        return taken(&packed, 0)
+        for old, registers, increments in items:
+            before.count = after.count = values.size = packed.size = 0
+            parse_record(old, &before, &f, author_count(authors))
+            out.append(write_one(&before, &after, &values, &scratch, &packed, &seen, Stamp(author, seq, time),
+                                 registers, increments, &f, <const uint8_t *>PyBytes_AS_STRING(authors)))
+        return out
     finally:
         free(seen.at)
         record_free(&before)
@@ -640,6 +657,95 @@ def read(bytes data not None, tuple wanted not None, tuple defaults not None, by
         record_free(&record)
 
 
+cdef object read_column(const Cell *cell, convert):
+    """A value as a column holds it: texts, numbers and bytes as they are, the rest by way of `convert`."""
+    cdef Reader r = reader_of(cell.value, cell.value_size)
+    cdef uint8_t tag = r.at[0] if cell.value_size else <uint8_t>TAG_NONE
+    if tag >= TAG_SMALL_INT and tag < TAG_UNKNOWN:
+        return read_value(&r)
+    if tag == TAG_NONE or tag == TAG_INT or tag == TAG_FLOAT or tag == TAG_STR or tag == TAG_BYTES:
+        return read_value(&r)
+    if tag == TAG_TRUE or tag == TAG_FALSE:
+        return <int>(tag == TAG_TRUE)
+    return convert(read_value(&r))
+
+
+cdef int fill_columns(object out, Py_ssize_t at, Record *record, const uint64_t *wanted, size_t count,
+                      tuple defaults, convert, const uint8_t *authors) except -1:
+    """The wanted fields of a record into the slots of a new tuple from `at` on."""
+    cdef Incarnation *inc = record.incarnations
+    cdef size_t i
+    cdef size_t j = 0
+    cdef const Cell *cell
+    cdef object value
+    for i in range(count):
+        value = defaults[i]
+        if record.count != 1:
+            value = convert(read_field(record, wanted[i], authors, value))
+        else:
+            if j and wanted[i] <= inc.cells[j - 1].field:
+                j = 0
+            while j < inc.count and inc.cells[j].field < wanted[i]:
+                j += 1
+            if j < inc.count and inc.cells[j].field == wanted[i]:
+                cell = &inc.cells[j]
+                j += 1
+                if cell.kind & PER_AUTHOR or (j < inc.count and inc.cells[j].field == wanted[i]):
+                    value = convert(read_field(record, wanted[i], authors, None))
+                else:
+                    value = read_column(cell, convert)
+        Py_INCREF(value)
+        PyTuple_SET_ITEM(out, at + <Py_ssize_t>i, value)
+    return 0
+
+
+cdef object widened(tuple row, Record *record, const uint64_t *wanted, size_t count, tuple defaults, convert,
+                    const uint8_t *authors):
+    cdef Py_ssize_t head = PyTuple_GET_SIZE(row) - 1
+    cdef Py_ssize_t i
+    cdef object out = PyTuple_New(head + <Py_ssize_t>count + 1)
+    cdef object item
+    for i in range(head + 1):
+        item = row[i]
+        Py_INCREF(item)
+        PyTuple_SET_ITEM(out, i if i < head else head + <Py_ssize_t>count, item)
+    fill_columns(out, head, record, wanted, count, defaults, convert, authors)
+    return out
+
+
+def widen(list rows not None, tuple wanted not None, tuple defaults not None, convert, bytes fields not None,
+          bytes authors not None):
+    """Rows that end with a packed record -> the same with the wanted fields' values before it, as columns hold them.
+
+    A field without a cell reads as its default. `convert` turns what is no text, number, bool or bytes into one.
+    """
+    cdef Fields f = fields_of(fields)
+    cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
+    cdef Record record = Record(NULL, 0, 0)
+    cdef size_t i
+    cdef size_t count = <size_t>len(wanted)
+    cdef uint64_t *ids = <uint64_t *>malloc((count + 1) * sizeof(uint64_t))
+    cdef object row
+    cdef list out = []
+    if ids == NULL:
+        raise MemoryError
+    try:
+        if len(defaults) != len(wanted):
+            raise ValueError("as many defaults as fields are wanted")
+        for i in range(count):
+            ids[i] = wanted[i]
+        for row in rows:
+            if not isinstance(row, tuple) or not row:
+                raise TypeError("a row is a tuple that ends with a packed record")
+            record.count = 0
+            parse_record(row[len(row) - 1], &record, &f, author_count(authors))
+            out.append(widened(<tuple>row, &record, ids, count, defaults, convert, names))
+        return out
+    finally:
+        free(ids)
+        record_free(&record)
+
+
 def read_all(bytes data not None, bytes fields not None, bytes authors not None):
     """Every register and counter of a record, by name; where a name is both, the register."""
     cdef Fields f = fields_of(fields)
@@ -685,18 +791,24 @@ def stamps(bytes data not None, bytes fields not None, bytes authors not None):
         record_free(&record)
 
 
-def incarnations(bytes data not None, bytes fields not None, bytes authors not None):
-    """The names of the incarnations in a packed record: (author id, seq, n)."""
+def incarnations(list records not None, bytes fields not None, bytes authors not None):
+    """The names of the incarnations in each packed record: a list of (author id, seq, n) for each."""
     cdef Fields f = fields_of(fields)
     cdef Record record = Record(NULL, 0, 0)
     cdef size_t i
     cdef Incarnation *inc
+    cdef bytes data
+    cdef list names
     cdef list out = []
     try:
-        parse_record(data, &record, &f, author_count(authors))
-        for i in range(record.count):
-            inc = &record.incarnations[i]
-            out.append((inc.name.author, inc.name.seq, inc.n))
+        for data in records:
+            record.count = 0
+            parse_record(data, &record, &f, author_count(authors))
+            names = []
+            for i in range(record.count):
+                inc = &record.incarnations[i]
+                names.append((inc.name.author, inc.name.seq, inc.n))
+            out.append(names)
         return out
     finally:
         record_free(&record)

@@ -1,19 +1,20 @@
 """Merging packed records: one rule for all types, what lost, what changed, and the digest of the difference."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memcmp, memset
 
 from bytes cimport (
-    Reader, Writer, compare, read_byte, read_bytes, read_varint, reader_of, write_byte, write_bytes, write_fixed,
-    write_varint, writer_free,
+    TAG_LIST, Reader, Writer, compare, read_byte, read_bytes, read_varint, reader_of, write_byte, write_bytes,
+    write_fixed, write_tagged_text, write_varint, writer_free,
 )
 from record cimport (
-    DONE, HAS_SUB, KILLS, KIND_EXISTENCE, NO_MEMORY, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record,
-    Stamp, Status, add_cell, add_dot, add_incarnation, add_seen, author_count, field_kind, field_name, fields_of,
-    join_dots, order_addresses, order_incarnations, order_stamps, pack_incarnation, parse_record, reaches, record_free,
-    same_dot, skip_dots, write_dots,
+    BAD_BYTES, DONE, HAS_SUB, KILLS, KIND_EXISTENCE, NO_MEMORY, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields,
+    Incarnation, Record, Stamp, Status, add_cell, add_dot, add_incarnation, add_seen, author_count, field_kind,
+    field_name, fields_of, join_dots, order_addresses, order_incarnations, order_stamps, pack_incarnation,
+    parse_incarnation, parse_record, reaches, record_free, same_dot, skip_dots, write_dots,
 )
 from siphash cimport Digest, digest_add, digest_subtract, siphash
 
@@ -27,8 +28,7 @@ ctypedef struct Work:
     const uint8_t *authors
     uint64_t author_count
     const uint8_t *key        # of the digest
-    const uint8_t *name       # the record's collection and key, as the digest of an existence cell has them
-    size_t name_size
+    Writer name               # the value of an existence cell: the list of the record's collection and key
     Digest digest
     Event *events
     size_t event_count
@@ -62,6 +62,7 @@ cdef Work work_of(bytes fields, bytes authors) noexcept:
 cdef void work_free(Work *work) noexcept nogil:
     free(work.events)
     free(work.changed)
+    writer_free(&work.name)
     writer_free(&work.scratch)
     writer_free(&work.packed)
     writer_free(&work.hashed)
@@ -158,7 +159,7 @@ cdef Digest hash_cell(Work *work, const Incarnation *inc, const Cell *cell) noex
 
 cdef Digest hash_existence(Work *work, const Incarnation *inc) noexcept nogil:
     start_hash(work, inc, &inc.name, KIND_EXISTENCE)
-    write_bytes(&work.hashed, work.name, work.name_size)
+    write_bytes(&work.hashed, work.name.data, work.name.size)
     work.failed = work.failed or work.hashed.failed
     return siphash(work.key, work.hashed.data, work.hashed.size)
 
@@ -530,12 +531,30 @@ cdef void sort_incarnations(Record *record) noexcept nogil:
             j -= 1
 
 
+cdef int write_name_part(Writer *w, str text) except -1:
+    cdef Py_ssize_t size = 0
+    cdef const char *data = PyUnicode_AsUTF8AndSize(text, &size)
+    write_tagged_text(w, <const uint8_t *>data, <size_t>size)
+    return 0
+
+
+cdef int name_record(Work *work, str collection, str key) except -1:
+    """Whose cells are hashed from here on."""
+    work.name.size = 0
+    write_byte(&work.name, TAG_LIST)
+    write_varint(&work.name, 2)
+    write_name_part(&work.name, collection)
+    write_name_part(&work.name, key)
+    work.failed = work.failed or work.name.failed
+    return 0
+
+
 def merge(list items not None, bytes key not None, bytes fields not None, bytes authors not None):
     """Merge pieces into records and hold removals against them: one call for a whole chunk.
 
     Each item is (olds, pieces, removals, name): packed records held here, packed records that come in, removals as
-    (author, seq, n, item), and the canonical name (collection and key) of the record. Returns the outcomes and the
-    16 bytes to add to the scope's digest. An outcome is None where nothing changed, else (the live incarnations,
+    (author, seq, n, item), and (collection, key) of the record, None where it is not known. Returns the outcomes and
+    the 16 bytes to add to the scope's digest. An outcome is None where nothing changed, else (the live incarnations,
     the incarnations without existence cell as (author, seq, n, packed), field ids that changed, (author, seq, by)
     for each change whose number of live cells changed).
     """
@@ -544,14 +563,15 @@ def merge(list items not None, bytes key not None, bytes fields not None, bytes 
     cdef Record piece = Record(NULL, 0, 0)
     cdef Record next = Record(NULL, 0, 0)
     cdef list out = []
-    cdef bytes name
+    cdef tuple name
     if PyBytes_GET_SIZE(key) != 16:
         raise ValueError("a digest key has 16 bytes")
     work.key = <const uint8_t *>PyBytes_AS_STRING(key)
     try:
         for olds, pieces, removals, name in items:
-            work.name = <const uint8_t *>PyBytes_AS_STRING(name)
-            work.name_size = <size_t>PyBytes_GET_SIZE(name)
+            work.name.size = 0
+            if name is not None:
+                name_record(&work, name[0], name[1])
             out.append(merge_one(&work, olds, pieces, removals, &now, &piece, &next))
         return out, (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")
     finally:
@@ -640,30 +660,49 @@ def removals(bytes data not None, bytes fields not None):
         work_free(&work)
 
 
-def fresh(list pieces not None, list names not None, bytes key not None, bytes fields not None, bytes authors not None):
-    """What records that are new in a scope add to its digest: the 16 bytes that merge would give for them."""
-    cdef Work work = work_of(fields, authors)
-    cdef Record record = Record(NULL, 0, 0)
+cdef Status add_fresh(Work *work, Record *record, const uint8_t *data, size_t size) noexcept nogil:
+    """Add a record of one live incarnation to the digest."""
+    cdef Reader r = reader_of(data, size)
     cdef size_t i
     cdef Incarnation *inc
-    cdef bytes data, name
+    cdef Status status
+    record.count = 0
+    inc = add_incarnation(record)
+    if inc == NULL:
+        return NO_MEMORY
+    status = parse_incarnation(&r, inc, &work.fields, work.author_count)
+    if status != DONE:
+        return status
+    if r.at != r.end or not inc.alive:
+        return BAD_BYTES
+    digest_add(&work.digest, hash_existence(work, inc))
+    for i in range(inc.count):
+        digest_add(&work.digest, hash_cell(work, inc, &inc.cells[i]))
+    return NO_MEMORY if work.failed else DONE
+
+
+def fresh(list pieces not None, str collection not None, list keys not None, bytes key not None, bytes fields not None,
+          bytes authors not None):
+    """What records of one collection, new in a scope, add to its digest: the 16 bytes that merge would give."""
+    cdef Work work = work_of(fields, authors)
+    cdef Record record = Record(NULL, 0, 0)
+    cdef const uint8_t *start
+    cdef size_t size
+    cdef Status status
+    cdef bytes data
+    cdef str name
     if PyBytes_GET_SIZE(key) != 16:
         raise ValueError("a digest key has 16 bytes")
     work.key = <const uint8_t *>PyBytes_AS_STRING(key)
     try:
-        for data, name in zip(pieces, names, strict=True):
-            work.name = <const uint8_t *>PyBytes_AS_STRING(name)
-            work.name_size = <size_t>PyBytes_GET_SIZE(name)
-            record.count = 0
-            parse_record(data, &record, &work.fields, work.author_count)
-            if record.count != 1 or not record.incarnations[0].alive:
+        for data, name in zip(pieces, keys, strict=True):
+            name_record(&work, collection, name)
+            start, size = <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data)
+            status = add_fresh(&work, &record, start, size)
+            if status == NO_MEMORY:
+                raise MemoryError
+            if status != DONE:
                 raise ValueError("not one live incarnation")
-            inc = record.incarnations
-            digest_add(&work.digest, hash_existence(&work, inc))
-            for i in range(inc.count):
-                digest_add(&work.digest, hash_cell(&work, inc, &inc.cells[i]))
-        if work.failed:
-            raise MemoryError
         return (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")
     finally:
         record_free(&record)

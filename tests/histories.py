@@ -38,7 +38,8 @@ SUBS = [canonical.encode(value) for value in ("urgent", 7, None)]
 VALUES = [canonical.encode(value) for value in ("open", "done", 5, 5.0, None, ["a", {"b": 1}], Unknown(200, b"new"))]
 NUMBERS = model.Numbers.of(AUTHORS, FIELDS)
 OTHER_NUMBERS = model.Numbers.of(AUTHORS[::-1], FIELDS[::-1])
-RECORD_NAME = canonical.encode(["orders", "o-17"])
+RECORD = ("orders", "o-17")
+RECORD_NAME = canonical.encode([*RECORD])
 KEY = bytes(range(16))
 EVERY_BYTE = range(0, 256, 1 if settings().max_examples >= 100 else 15)
 

@@ -104,10 +104,10 @@ def test_what_went_through_chunks_merges_to_the_record(history, chance):
     taken = decode(OTHER_NUMBERS, len(changes), *encode(NUMBERS, parts))
     pieces = tuple(packed for change in taken for *_, packed in change[5])
     removals = tuple(removal for change in taken for removal in change[6])
-    item = (), pieces, removals, b"name"
+    item = (), pieces, removals, ("orders", "o-17")
     outcomes, digest = merge.merge([item], KEY, OTHER_NUMBERS.field_bytes, OTHER_NUMBERS.author_bytes)
     record = model.remove(model.merge(*(change.piece for change in changes)), history.removals)
-    assert int.from_bytes(digest, "little") == model.digest(record, b"name", KEY)
+    assert int.from_bytes(digest, "little") == model.digest(record, canonical.encode(["orders", "o-17"]), KEY)
     assert (outcomes[0][0] if outcomes[0] else b"") == OTHER_NUMBERS.pack(model.living(record))
 
 
@@ -152,7 +152,7 @@ def check_well_formed(count, streams, authors, fields):
     field_bytes, author_bytes = OTHER_NUMBERS.field_bytes, OTHER_NUMBERS.author_bytes
     pieces = tuple(packed for change in taken for *_, packed in change[5])
     removals = tuple(removal for change in taken for removal in change[6])
-    (outcome,), _ = merge.merge([((), pieces, removals, b"")], KEY, field_bytes, author_bytes)
+    (outcome,), _ = merge.merge([((), pieces, removals, None)], KEY, field_bytes, author_bytes)
     if outcome:
         codec.read_all(outcome[0], field_bytes, author_bytes)
     again = encode(OTHER_NUMBERS, [given_again(change) for change in taken])

@@ -15,6 +15,7 @@ from tests.model import Address, Cell, Incarnation, Name, Stamp
 
 from fieldsync._native import codec
 from fieldsync._native.codec import Unknown
+from fieldsync.query import column_value
 
 AUTHOR_BYTES, FIELD_BYTES = NUMBERS.author_bytes, NUMBERS.field_bytes
 
@@ -295,17 +296,15 @@ def test_writes_are_the_models(history, at, registers, increments, author, time)
         [(*pair, amount) for pair, amount in increments.items()],
     )
     for numbers in (NUMBERS, OTHER_NUMBERS):
-        piece = codec.write(
+        item = (
             numbers.pack(live),
-            numbers.authors.index(stamp.author),
-            stamp.seq,
-            time,
             tuple((numbers.fields.index(pair), value) for pair, value in registers.items()),
             tuple((numbers.fields.index(pair), amount) for pair, amount in increments.items()),
-            numbers.field_bytes,
-            numbers.author_bytes,
         )
-        assert piece == numbers.pack(expected)
+        dot = numbers.authors.index(stamp.author), stamp.seq
+        written = codec.write([item, item], *dot, time, numbers.field_bytes, numbers.author_bytes)
+        cells = sum(len(inc.cells) for inc in expected.values())
+        assert written == [(numbers.pack(expected), len(expected), cells)] * 2
 
 
 @given(histories, st.integers(0, 3), st.lists(st.integers(1, len(FIELDS)), max_size=8))
@@ -318,6 +317,17 @@ def test_reads_are_the_models(history, at, wanted):
         defaults = ("default",) * len(wanted)
         got = codec.read(packed, tuple(wanted), defaults, numbers.field_bytes, numbers.author_bytes)
         assert same(list(got), expected)
+        row = ("head", 5, packed)
+        (wide,) = codec.widen([row], tuple(wanted), defaults, column_value, numbers.field_bytes, numbers.author_bytes)
+        assert same(list(wide), ["head", 5, *map(column_value, expected), packed])
+
+
+def test_rows_to_widen_end_with_a_record():
+    for rows in ([()], [["a list"]]):
+        with pytest.raises(TypeError, match="ends with a packed record"):
+            codec.widen(rows, (), (), column_value, FIELD_BYTES, AUTHOR_BYTES)
+    with pytest.raises(ValueError, match="as many defaults"):
+        codec.widen([], (1,), (), column_value, FIELD_BYTES, AUTHOR_BYTES)
 
 
 @given(histories, st.integers(0, 3))
@@ -326,8 +336,8 @@ def test_stamps_and_incarnations_are_all_there_are(history, at):
     found = codec.stamps(NUMBERS.pack(record), FIELD_BYTES, AUTHOR_BYTES)
     cells = [cell for inc in record.values() for cell in inc.cells]
     assert sorted(found) == sorted((*c.address[:2], *NUMBERS.dot(c.stamp.dot), c.stamp.time) for c in cells)
-    names = codec.incarnations(NUMBERS.pack(record), FIELD_BYTES, AUTHOR_BYTES)
-    assert names == sorted(map(NUMBERS.number, record))
+    names = codec.incarnations([NUMBERS.pack(record), b""] * 2, FIELD_BYTES, AUTHOR_BYTES)
+    assert names == [sorted(map(NUMBERS.number, record)), []] * 2
 
 
 odd_totals = st.sampled_from(
@@ -359,9 +369,10 @@ def test_a_field_may_have_been_written_by_any_number_of_authors():
     record = {name: Incarnation(10, frozenset([first]))}
     for author in (2, 3):
         stamp = Stamp(author, numbers.authors[author], 5)
-        piece = codec.write(packed, author, 5, author, ((1, author),), (), numbers.field_bytes, numbers.author_bytes)
+        item = packed, ((1, author),), ()
+        written = codec.write([item], author, 5, author, numbers.field_bytes, numbers.author_bytes)
         expected = model.write(record, stamp, [("price", 8, author)], [])
-        assert piece == numbers.pack(expected)
+        assert written == [(numbers.pack(expected), 1, 1)]
         (inc,) = expected.values()
         every = tuple((a, 7) for a in sorted(numbers.authors[4:]))
         full = frozenset(model.replace(cell, seen=model.join(cell.seen, every)) for cell in inc.cells)
@@ -371,7 +382,7 @@ def test_a_field_may_have_been_written_by_any_number_of_authors():
 
 def test_a_write_over_nothing_is_refused():
     with pytest.raises(ValueError, match="no incarnation"):
-        codec.write(b"", 1, 1, 1, ((1, 5),), (), FIELD_BYTES, AUTHOR_BYTES)
+        codec.write([(b"", ((1, 5),), ())], 1, 1, 1, FIELD_BYTES, AUTHOR_BYTES)
 
 
 def test_a_type_error_names_the_field():
@@ -397,8 +408,10 @@ def test_damaged_records_are_read_or_refused(history, at, data):
     for act in (
         lambda raw: codec.read_all(raw, FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.read(raw, everything, nothing, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: codec.widen([(raw,)], everything, nothing, column_value, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: codec.incarnations([raw], FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.stamps(raw, FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.write(raw, 1, 9, 9, ((1, 5),), (), FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: codec.write([(raw, ((1, 5),), ())], 1, 9, 9, FIELD_BYTES, AUTHOR_BYTES),
     ):
         with suppress(ValueError):
             act(bytes(packed[:end]))

@@ -30,10 +30,10 @@ class Total(fs.Record, table="totals"):
 PRELUDE = """
 import sys
 import fieldsync as fs
-from fieldsync import exchange
+from fieldsync import giving
 from tests.test_faults import Total, write_one
 
-exchange.CHUNK_CELLS_TARGET = 40
+giving.CHUNK_CELLS_TARGET = 40
 name, path = sys.argv[1:3]
 
 def say(*what):
@@ -282,7 +282,7 @@ def test_a_full_disk_undoes_a_transaction_whole(tmp_path):
 
 
 def test_a_full_disk_in_a_sync_costs_nothing_that_landed(tmp_path, monkeypatch):
-    monkeypatch.setattr("fieldsync.exchange.CHUNK_CELLS_TARGET", 40)
+    monkeypatch.setattr("fieldsync.giving.CHUNK_CELLS_TARGET", 40)
     with fs.open(tmp_path / "a.db") as db, fs.open(tmp_path / "b.db") as other:
         for number in range(20):
             with db.write() as tx:

@@ -25,7 +25,8 @@ URGENT, SEVEN = (Address("tags", 0x1B, codec.encode(element)) for element in ("u
 NUMBERS = Numbers.of([A, B, C, D], [address[:2] for address in (PRICE, STATUS, HOURS, URGENT, NOTES, RIGHTS, NEW)])
 FIELDS, AUTHORS = NUMBERS.field_bytes, NUMBERS.author_bytes
 KEY = bytes.fromhex("000102030405060708090a0b0c0d0e0f")
-RECORD_NAME = codec.encode(["orders", "o-17"])
+RECORD = ("orders", "o-17")
+RECORD_NAME = codec.encode([*RECORD])
 YEAR_2026 = 1_767_225_600_000 << 16
 
 VALUES = [
@@ -98,7 +99,7 @@ RECORDS = {"everything": everything(), "many stamps": many_stamps(), "nothing": 
 
 
 def merged(record):
-    item = (), (NUMBERS.pack(record),), (), RECORD_NAME
+    item = (), (NUMBERS.pack(record),), (), RECORD
     (outcome,), digest = merge.merge([item], KEY, FIELDS, AUTHORS)
     live, headless, _, _ = outcome or (b"", (), (), ())
     return live, [row[3] for row in headless], digest
@@ -129,7 +130,7 @@ def test_writes():
     row = (3, (2, 1), ("open", 5))
     (born,) = codec.create(1, 1, YEAR_2026, [row], FIELDS)
     live = NUMBERS.pack(model.living(everything()))
-    written = codec.write(live, 3, 6, 5, ((1, 1), (2, None)), ((3, 2),), FIELDS, AUTHORS)
+    ((written, _, _),) = codec.write([(live, ((1, 1), (2, None)), ((3, 2),))], 3, 6, 5, FIELDS, AUTHORS)
     check("writes", {"created": born, "written over everything": written})
 
 
@@ -141,7 +142,7 @@ def test_removals():
     kept = check("removals", made)
     (item,) = [data for key, data in kept.items() if key.startswith("many")]
     packed = merged(many_stamps())[0]
-    (outcome,), _ = merge.merge([((packed,), (), ((1, 60, 0, item),), b"")], KEY, FIELDS, AUTHORS)
+    (outcome,), _ = merge.merge([((packed,), (), ((1, 60, 0, item),), None)], KEY, FIELDS, AUTHORS)
     assert outcome[:2] == (b"", ())
 
 
@@ -200,7 +201,7 @@ def test_what_a_removal_of_one_element_looks_like():
     item = NUMBERS.pack_removal(removal)
     check("element", {"tags: urgent": item})
     packed = NUMBERS.pack(model.living(everything()))
-    (outcome,), _ = merge.merge([((packed,), (), ((1, 1, 0, item),), b"")], KEY, FIELDS, AUTHORS)
+    (outcome,), _ = merge.merge([((packed,), (), ((1, 1, 0, item),), None)], KEY, FIELDS, AUTHORS)
     assert outcome[0] == NUMBERS.pack(model.living(model.remove(everything(), [removal])))
 
 

@@ -10,7 +10,7 @@ import msgpack
 import pytest
 from tests.talking import Pair, check_usable, make_files, open_replica, record_talk, state
 
-from fieldsync import exchange, messages
+from fieldsync import giving, messages
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, FieldsyncError
 from fieldsync.exchange import Declaration
@@ -28,7 +28,7 @@ SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))
 def _small_chunks():
     """Streams of several frames."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange, "CHUNK_CELLS_TARGET", 6)
+        patch.setattr(giving, "CHUNK_CELLS_TARGET", 6)
         yield
 
 

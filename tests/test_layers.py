@@ -18,7 +18,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     *("values", "schema", "draft", "query"),
     *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite"),
     *("watch", "replica", "reading", "writing"),
-    *("exchange", "messages", "session"),
+    *("exchange", "giving", "locating", "taking", "messages", "session"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),
     *("database", "fieldsync"),

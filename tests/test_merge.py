@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import canonical, model
-from tests.histories import AUTHORS, FIELDS, KEY, NUMBERS, OTHER_NUMBERS, RECORD_NAME, SUBS, VALUES, histories
+from tests.histories import AUTHORS, FIELDS, KEY, NUMBERS, OTHER_NUMBERS, RECORD, RECORD_NAME, SUBS, VALUES, histories
 from tests.model import Address, Cell, Incarnation, Name, Removal, Stamp
 
 from fieldsync._native import codec, merge
@@ -23,7 +23,7 @@ def parts(numbers, record):
 
 def run(numbers, olds, pieces, removals):
     packed = tuple(numbers.removal(removal) for removal in removals)
-    item = olds, tuple(numbers.pack(piece) for piece in pieces), packed, RECORD_NAME
+    item = olds, tuple(numbers.pack(piece) for piece in pieces), packed, RECORD
     (outcome,), digest = merge.merge([item], KEY, numbers.field_bytes, numbers.author_bytes)
     return outcome, int.from_bytes(digest, "little")
 
@@ -131,7 +131,7 @@ def test_what_was_removed_does_not_come_back(history, chance):
     chance.shuffle(older)
     held = ()
     for piece in (seen, *older):
-        item = held, (NUMBERS.pack(piece),), tuple(removals), RECORD_NAME
+        item = held, (NUMBERS.pack(piece),), tuple(removals), RECORD
         (outcome,), _ = merge.merge([item], KEY, FIELD_BYTES, AUTHOR_BYTES)
         held = as_held(held, outcome)
         assert held == ()
@@ -175,7 +175,7 @@ def test_many_records_in_one_call_are_as_many_calls(several, chance):
         old, piece = history.portions(chance, 2)
         outcome, digest = run(NUMBERS, parts(NUMBERS, old), [piece], history.removals)
         packed = tuple(NUMBERS.removal(removal) for removal in history.removals)
-        items.append((parts(NUMBERS, old), (NUMBERS.pack(piece),), packed, RECORD_NAME))
+        items.append((parts(NUMBERS, old), (NUMBERS.pack(piece),), packed, RECORD))
         expected.append(outcome)
         total += digest
     outcomes, digest = merge.merge(items, KEY, FIELD_BYTES, AUTHOR_BYTES)
@@ -186,9 +186,10 @@ def test_many_records_in_one_call_are_as_many_calls(several, chance):
 @given(histories)
 def test_fresh_records_weigh_what_merging_them_gives(history):
     one = [{name: inc} for one in history.replicas for name, inc in model.living(one.record).items()]
-    names = [canonical.encode(["orders", str(i)]) for i in range(len(one))]
+    keys = ["größe" * i + str(i) for i in range(len(one))]
+    names = [canonical.encode(["orders", key]) for key in keys]
     weight = sum(model.digest(record, name, KEY) for record, name in zip(one, names, strict=True)) % 2**128
-    digest = merge.fresh([NUMBERS.pack(record) for record in one], names, KEY, FIELD_BYTES, AUTHOR_BYTES)
+    digest = merge.fresh([NUMBERS.pack(record) for record in one], "orders", keys, KEY, FIELD_BYTES, AUTHOR_BYTES)
     assert int.from_bytes(digest, "little") == weight
 
 
@@ -197,10 +198,10 @@ def test_only_one_live_incarnation_is_fresh():
     live = NUMBERS.pack({Name(AUTHORS[0], 1, 0): Incarnation(5, frozenset())})
     for packed in (dead, live + live, b""):
         with pytest.raises(ValueError, match="live"):
-            merge.fresh([packed], [b""], KEY, FIELD_BYTES, AUTHOR_BYTES)
-    for names, key in (([], KEY), ([b""], b"short")):
+            merge.fresh([packed], "orders", ["1"], KEY, FIELD_BYTES, AUTHOR_BYTES)
+    for keys, key in (([], KEY), (["1"], b"short")):
         with pytest.raises(ValueError, match=r"16|argument"):
-            merge.fresh([live], names, key, FIELD_BYTES, AUTHOR_BYTES)
+            merge.fresh([live], "orders", keys, key, FIELD_BYTES, AUTHOR_BYTES)
 
 
 # Nobody honest makes these, but two replicas must settle them alike ---------------------------------------------------
@@ -320,14 +321,14 @@ def test_a_removal_with_many_addresses_takes_one_pass():
     item = bytes([0]) + canonical.varint(count) + sights
     removal = (*NUMBERS.number(name), item)
     assert merge.removals(piece, FIELD_BYTES) == [removal]
-    (outcome,), digest = merge.merge([((packed,), (piece,), (removal,), b"")], KEY, FIELD_BYTES, AUTHOR_BYTES)
+    (outcome,), digest = merge.merge([((packed,), (piece,), (removal,), None)], KEY, FIELD_BYTES, AUTHOR_BYTES)
     assert outcome is None
     assert digest == bytes(16)
 
 
 def test_nothing_in_nothing_out():
     assert merge.merge([], KEY, FIELD_BYTES, AUTHOR_BYTES) == ([], bytes(16))
-    assert merge.merge([((), (), (), b"")], KEY, FIELD_BYTES, AUTHOR_BYTES) == ([None], bytes(16))
+    assert merge.merge([((), (), (), None)], KEY, FIELD_BYTES, AUTHOR_BYTES) == ([None], bytes(16))
     assert merge.removals(b"", FIELD_BYTES) == []
 
 
@@ -344,7 +345,7 @@ def test_an_author_that_the_dictionary_does_not_hold_is_refused():
         packed = NUMBERS.pack(record)
         for olds, pieces in (((packed,), ()), ((), (packed,))):
             with pytest.raises(ValueError, match="damaged"):
-                merge.merge([(olds, pieces, (), b"")], KEY, FIELD_BYTES, AUTHOR_BYTES[:32])
+                merge.merge([(olds, pieces, (), None)], KEY, FIELD_BYTES, AUTHOR_BYTES[:32])
 
 
 @given(histories, chances, st.data())
@@ -359,7 +360,7 @@ def test_damaged_records_and_removals_are_merged_or_refused(history, chance, dat
             del raw[data.draw(st.integers(0, len(raw))) :]
     packed = tuple((*removal[:3], bytes(raw)) for removal, raw in zip(removals, raws[2:], strict=True))
     try:
-        merge.merge([((bytes(raws[0]),), (bytes(raws[1]),), packed, b"")], KEY, FIELD_BYTES, AUTHOR_BYTES)
+        merge.merge([((bytes(raws[0]),), (bytes(raws[1]),), packed, None)], KEY, FIELD_BYTES, AUTHOR_BYTES)
         merge.removals(bytes(raws[0]), FIELD_BYTES)
     except ValueError:
         pass

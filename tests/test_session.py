@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_replica, record_talk, state
 
-from fieldsync import exchange, messages
+from fieldsync import giving, messages
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, DigestMismatch, ProtocolError, SyncError, VersionMismatch
@@ -23,7 +23,7 @@ STRANGER = b"stranger"
 def _small_chunks():
     """Streams of several frames."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exchange, "CHUNK_CELLS_TARGET", 6)
+        patch.setattr(giving, "CHUNK_CELLS_TARGET", 6)
         yield
 
 
@@ -200,7 +200,7 @@ def test_every_frame_twice_is_survived_or_refused(files, tmp_path, recorded):
 
 def test_a_part_of_a_change_is_completed_by_whoever_has_the_rest(tmp_path, monkeypatch):
     """One had the change in part itself, so its context says nothing of what the other parts were."""
-    monkeypatch.setattr(exchange, "CHUNK_CELLS_TARGET", 1)
+    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
     replicas = {name: open_replica(tmp_path / name) for name in ("author", "left", "right", "half", "other", "last")}
     databases = {name: Database(replica) for name, replica in replicas.items()}
     with databases["author"].write() as tx:

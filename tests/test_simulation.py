@@ -10,18 +10,20 @@ from tests.simulation.rules import RULES
 from tests.simulation.schedule import run
 
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))  # how many schedules; CI: 2000
-TRIES = {  # rule -> seeds until one notices that it is off, doubled and rounded up
-    "context_joined_midstream": 20,
-    "removals_forget": 100,
-    "parts_are_wholes": 40,
-    "many_streams": 1_200,
-    "giver_moves": 20,
-    "seen_is_direct": 100,
-    "one_incarnation_written": 10,
+TRIES = {  # rule -> seeds among which one is sure to notice that it is off
+    "context_joined_midstream": 10,
     "edits_of_the_dead_vanish": 10,
+    "giver_moves": 20,
+    "many_streams": 1_500,
+    "one_incarnation_written": 10,
+    "parts_are_held_back": 500,
+    "parts_are_wholes": 50,
+    "removals_forget": 100,
+    "seen_is_direct": 50,
 }
 
 
+@pytest.mark.timeout(0)  # as long as the seeds take
 def test_no_schedule_breaks_a_promise():
     failed = [outcome for outcome in outcomes(0, SEEDS, jobs=os.cpu_count() or 1) if outcome.violation]
     assert not failed, "".join(f"\n{one.violation}\n{replay(one.seed, [])}" for one in failed[:3])
@@ -42,9 +44,10 @@ def test_a_seed_gives_the_same_trace_in_every_process():
     assert traces[0] != ("\n".join(run(6).trace) + "\n").encode()
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("rule", TRIES)
 def test_a_rule_that_is_off_is_noticed(rule):
     if TRIES[rule] > SEEDS:
         pytest.skip(f"wants FIELDSYNC_SEEDS={TRIES[rule]}")
     with RULES[rule]():
-        assert any(run(seed).violation for seed in range(TRIES[rule])), replay(0, [rule])
+        assert any(run(seed).violation for seed in range(TRIES[rule]))

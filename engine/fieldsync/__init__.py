@@ -10,9 +10,12 @@
 Where everything is: database.py is the front door (open, Database), reading.py and writing.py are what it gives (Table,
 Query, Transaction). schema.py declares records, values.py says what they hold, query.py compiles queries; loading.py
 loads rows, tables.py reads them from files. replica.py is a store, a clock and the news of what changed: transaction.py
-and apply.py write over sqlite/, session.py and exchange.py sync by the frames of messages.py, which websocket.py and
-memory.py carry. The kernels are native/*.pyx, each called by one module.
+and apply.py write over sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py,
+which websocket.py and memory.py carry. The kernels are native/*.pyx, each called by one module.
 """
+
+import importlib
+import typing
 
 from fieldsync.codec import Unknown
 from fieldsync.database import Database, ScopeInfo, open, serve
@@ -39,12 +42,14 @@ from fieldsync.errors import (
     SyncError,
     VersionMismatch,
 )
-from fieldsync.loading import LoadReport
 from fieldsync.reading import Query, Table
 from fieldsync.schema import Counter, Record, Snapshot, field
-from fieldsync.session import Report
 from fieldsync.watch import Event, Watch
 from fieldsync.writing import Transaction
+
+if typing.TYPE_CHECKING:
+    from fieldsync.loading import LoadReport
+    from fieldsync.session import Report
 
 __version__ = "0.1.0"
 __all__ = [
@@ -86,3 +91,12 @@ __all__ = [
     "open",
     "serve",
 ]
+
+
+_LATE = {"LoadReport": "fieldsync.loading", "Report": "fieldsync.session"}  # only a load or a sync needs these modules
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'fieldsync' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATE[name]), name)

@@ -24,10 +24,14 @@ class Target:
     collection_name: str = ""
     key: str | None = None
     row: Row | None = None
-    orphans: list[OrphanRow] = field(default_factory=list)
-    pieces: list[bytes] = field(default_factory=list)
-    removals: list[Removal] = field(default_factory=list)
-    created: dict[Dot, int] = field(default_factory=dict)  # creating change -> the number of the incarnation in it
+    orphans: tuple[OrphanRow, ...] = ()
+    pieces: tuple[bytes, ...] = ()
+    removals: tuple[Removal, ...] = ()
+    created: dict[Dot, int] | None = None  # creating change -> the number of the incarnation in it
+
+    def number_in(self, dot: Dot) -> int:
+        """The number of the incarnation that a change created here, or -1."""
+        return self.created.get(dot, -1) if self.created else -1
 
 
 @dataclass(slots=True)
@@ -82,9 +86,9 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
     items = [
         (
             (*([target.row.packed] if target.row else []), *[orphan.packed for orphan in target.orphans]),
-            tuple(target.pieces),
-            tuple(target.removals),
-            record.canonical_name(target.collection_name, target.key) if target.key is not None else b"",
+            target.pieces,
+            target.removals,
+            (target.collection_name, target.key) if target.key is not None else None,
         )
         for target in targets
     ]
@@ -114,9 +118,9 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
         next_rows[new.collection] = first + len(new.records)
         rows = [Row(first + i, scope.id, key, packed) for i, (_, key, packed) in enumerate(new.records)]
         writer.insert_rows(new.collection, rows)
-        pieces = [packed for _, _, packed in new.records]
-        names = [record.canonical_name(new.collection_name, key) for _, key, _ in new.records]
-        difference = record.digest_of_new(writer.dictionary, record.digest_key(scope.name), pieces, names)
+        pieces, keys = [packed for _, _, packed in new.records], [key for _, key, _ in new.records]
+        digest_key = record.digest_key(scope.name)
+        difference = record.digest_of_new(writer.dictionary, digest_key, pieces, new.collection_name, keys)
         scope = scope._replace(digest=record.add_digests(scope.digest, difference))
         _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
         entries.extend(Entry(new.collection, n, first + i, 1) for i, (n, _, _) in enumerate(new.records))
@@ -150,7 +154,7 @@ def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome
         dot = (author, seq)
         batch.live[dot] = batch.live.get(dot, 0) + by
         if by > 0 and live:
-            place = Entry(target.collection, target.created.get(dot, -1), number, 1)
+            place = Entry(target.collection, target.number_in(dot), number, 1)
             batch.places.setdefault(dot, set()).add(place)
     if headless or target.orphans:
         _settle_headless(writer, scope, batch, target, outcome, number)
@@ -172,7 +176,7 @@ def _settle_headless(
     if target.orphans and live:
         for _, _, by_author, by_seq, _ in record.stamps(writer.dictionary, live):
             dot = (by_author, by_seq)
-            place = Entry(target.collection, target.created.get(dot, -1), number, 1)
+            place = Entry(target.collection, target.number_in(dot), number, 1)
             batch.places.setdefault(dot, set()).add(place)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import secrets
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import apsw
 
-from fieldsync import loading
 from fieldsync.errors import DataError, NotFound, SchemaError
 from fieldsync.limits import IDLE_SECONDS_MAX
-from fieldsync.memory import join
 from fieldsync.query import Plan
 from fieldsync.reading import Table
 from fieldsync.replica import Replica
@@ -122,7 +119,7 @@ class Database:
                 transaction.close()
 
     def _generate_key(self) -> str:
-        return new_key(self.replica.wall_ms(), secrets.randbits(KEY_RANDOM_BITS))
+        return new_key(self.replica.wall_ms(), int.from_bytes(os.urandom(16)) >> (128 - KEY_RANDOM_BITS))
 
     def load(
         self,
@@ -139,7 +136,9 @@ class Database:
         one of them names need not be a declared field. progress: True for a bar on the terminal, or a function that is
         called with the number of rows done.
         """
-        return loading.load(self.replica, self.collection(of), rows, key=key, scope=scope, progress=progress)
+        from fieldsync.loading import load  # loading and syncing load on first use, so that an import is quick
+
+        return load(self.replica, self.collection(of), rows, key=key, scope=scope, progress=progress)
 
     def enter(self, *scopes: str) -> None:
         """Hold these scopes from now on: the next syncs fill them."""
@@ -210,10 +209,12 @@ class Database:
         if scopes is not None:
             self._check_held(scopes)
         if isinstance(peer, Database):
+            from fieldsync.memory import join
+
             return join(self.replica, peer.replica, scopes=scopes, progress=progress)
         if not isinstance(peer, str):
             raise TypeError(f"a peer is a Database or an address, not {type(peer).__name__}")
-        from fieldsync.websocket import connect  # the transport's packages load on first use
+        from fieldsync.websocket import connect
 
         return connect(self.replica, peer, scopes=scopes, timeout=timeout, progress=progress)
 

@@ -12,10 +12,12 @@ from fieldsync._native import merge
 from fieldsync.errors import Corrupt, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
-MergeItem = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Removal, ...], bytes]  # olds, pieces, removals, name
+Name = tuple[str, str]  # collection, key
+MergeItem = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Removal, ...], Name | None]  # olds, pieces, removals
+WriteItem = tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...]]  # packed, registers, increments
 Orphan = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and its packed cells
 Events = tuple[tuple[int, int, int], ...]  # (author id, seq, by): live cells gained or lost by a change
 Outcome = tuple[bytes, tuple[Orphan, ...], tuple[int, ...], Events]  # live, orphans, changed fields, events
@@ -63,11 +65,6 @@ def _pack_fields(names: Sequence[tuple[str, int]]) -> bytes:
     return b"".join(table) + b"".join(raw)
 
 
-def canonical_name(collection: str, key: str) -> bytes:
-    """The value of an existence cell: what a digest takes in of a record's collection and key."""
-    return codec.encode([collection, key])
-
-
 def digest_key(scope: str) -> bytes:
     """The key of a scope's digest: BLAKE2b-128 of its name."""
     return hashlib.blake2b(scope.encode(), digest_size=16).digest()
@@ -87,22 +84,30 @@ def create(
 
 
 def write(
-    dictionary: Dictionary,
-    packed: bytes,
-    author: int,
-    seq: int,
-    time: int,
-    registers: tuple[tuple[int, Any], ...],
-    increments: tuple[tuple[int, Any], ...],
-) -> bytes:
-    """A local write over what a live record holds -> the piece that merges into it."""
-    return codec.write(packed, author, seq, time, registers, increments, dictionary.fields, dictionary.authors)
+    dictionary: Dictionary, author: int, seq: int, time: int, items: list[WriteItem]
+) -> list[tuple[bytes, int, int]]:
+    """Local writes over live records: (the piece that merges into it, its incarnations, its cells) for each."""
+    return codec.write(items, author, seq, time, dictionary.fields, dictionary.authors)
 
 
 def read(dictionary: Dictionary, packed: bytes, wanted: tuple[int, ...], defaults: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values of the wanted fields; a field without a cell reads as its default. Corrupt where it is damaged."""
     try:
         return codec.read(packed, wanted, defaults, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
+def widen(
+    dictionary: Dictionary,
+    rows: Sequence[tuple[Any, ...]],
+    wanted: tuple[int, ...],
+    defaults: tuple[Any, ...],
+    convert: Callable[[Any], Any],
+) -> list[tuple[Any, ...]]:
+    """Rows that end with a packed record, with the values of the wanted fields before it, as columns hold them."""
+    try:
+        return codec.widen(rows, wanted, defaults, convert, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -123,10 +128,10 @@ def stamps(dictionary: Dictionary, packed: bytes) -> list[tuple[str, int, int, i
         raise Corrupt(str(error)) from None
 
 
-def incarnations(dictionary: Dictionary, packed: bytes) -> list[tuple[int, int, int]]:
-    """The names of the incarnations in a packed record: (author id, seq, n)."""
+def incarnations(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[int, int, int]]]:
+    """The names of the incarnations in each packed record: (author id, seq, n)."""
     try:
-        return codec.incarnations(packed, dictionary.fields, dictionary.authors)
+        return codec.incarnations(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -139,10 +144,10 @@ def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tup
         raise Corrupt(str(error)) from None
 
 
-def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], names: list[bytes]) -> bytes:
+def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], collection: str, keys: list[str]) -> bytes:
     """What records that are new in a scope add to its digest. DecodeError unless each is one live incarnation."""
     try:
-        return merge.fresh(pieces, names, key, dictionary.fields, dictionary.authors)
+        return merge.fresh(pieces, collection, keys, key, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise DecodeError(str(error)) from None
 

@@ -18,7 +18,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fieldsync import exchange, messages
+from fieldsync import exchange, giving, messages, taking
 from fieldsync.errors import DigestMismatch, ProtocolError, SyncError, VersionMismatch
 from fieldsync.exchange import Superseded
 from fieldsync.messages import VERSION, Bye, Declare, Hello, Refusal, Settled, Skipped, Stream
@@ -135,7 +135,7 @@ class Session:
         assert scope is not None
         dots = exchange.lacking(self._snapshot, scope, shared.own.context, peer)
         last = None
-        for chunk, count in exchange.give(self._snapshot, scope, dots):
+        for chunk, count in giving.give(self._snapshot, scope, dots):
             if last is not None:
                 yield Stream(index, last, False)
             last = chunk
@@ -277,13 +277,13 @@ class Session:
             if scope is None or scope.taker != shared.token:
                 raise Superseded
             if message.chunk is not None:
-                scope, taken = exchange.take(
+                scope, taken = taking.take(
                     batch.writer, scope, shared.own.context, giver, message.chunk, self._replica.wall_ms()
                 )
                 batch.note(shared.name, taken.touched, taken.dots)
                 count = taken.changes
             if message.done:
-                scope = exchange.finish(batch.writer, scope, giver)
+                scope = taking.finish(batch.writer, scope, giver)
                 batch.note(shared.name, [], giver)
             batch.writer.save_scope(scope)
         self.report.changes_received += count

@@ -84,12 +84,13 @@ class LocalChange:
         self.pending: dict[tuple[int, str], Pending] = {}
         self.dots = Context()  # of the changes that landed
 
-    def at(self, collection: int, collection_name: str, key: str) -> Pending:
-        """What is pending for a key; begun with what the store holds there."""
+    def at(self, collection: int, collection_name: str, key: str, row: Row | None = None) -> Pending:
+        """What is pending for a key; begun with what the store holds there, which is looked up if it is not given."""
         pending = self.pending.get((collection, key))
         if pending is None:
-            rows = self.writer.by_key(collection, self.scope.id, [key])
-            pending = self.add(collection, collection_name, key, rows[0] if rows else None)
+            if row is None:
+                row = next(iter(self.writer.by_key(collection, self.scope.id, [key])), None)
+            pending = self.add(collection, collection_name, key, row)
         return pending
 
     def add(self, collection: int, collection_name: str, key: str, row: Row | None) -> Pending:
@@ -167,7 +168,7 @@ class LocalChange:
         for pending in removing:
             assert pending.row is not None
             removals = record.removals(self.writer.dictionary, pending.row.packed)
-            _target(targets, pending).removals.extend(removals)
+            _target(targets, pending).removals += tuple(removals)
             every.extend(removals)
         _check_incarnations(len(every))
         _check_size(sum(len(item) for *_, item in every))
@@ -187,37 +188,29 @@ class LocalChange:
         size = 0
         for n, (pending, piece) in enumerate(zip(creating, record.create(dictionary, *dot, time, rows), strict=True)):
             target = _target(targets, pending)
-            target.pieces.append(piece)
-            target.created[dot] = n
+            target.pieces += (piece,)
+            target.created = {dot: n}
             size += len(piece) + len(pending.key)
         parts = sum(1 + len(pending.fields) for pending in creating)
         incarnations = len(creating)
-        for pending in writing:
-            if not pending.creates:
-                assert pending.row is not None
-                piece, cells = _compose(dictionary, pending, pending.row.packed, ids, dot, time)
-                _target(targets, pending).pieces.append(piece)
-                size += len(piece)
-                parts += cells
-                incarnations += len(record.incarnations(dictionary, piece))
+        updating = [pending for pending in writing if not pending.creates]
+        items = [_write_item(pending, ids) for pending in updating]
+        for pending, (piece, touched, cells) in zip(updating, record.write(dictionary, *dot, time, items), strict=True):
+            _target(targets, pending).pieces += (piece,)
+            size += len(piece)
+            parts += cells
+            incarnations += touched
         _check_incarnations(incarnations)
         _check_size(size)
         return Arrival(dot, time, flags, parts, [])
 
 
-def _compose(
-    dictionary: record.Dictionary,
-    pending: Pending,
-    packed: bytes,
-    ids: dict[tuple[str, int], int],
-    dot: Dot,
-    time: int,
-) -> tuple[bytes, int]:
-    """The piece of an update, and how many cells it has: registers go to every live incarnation."""
+def _write_item(pending: Pending, ids: dict[tuple[str, int], int]) -> record.WriteItem:
+    """An update as the kernel takes it."""
+    assert pending.row is not None
     registers = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.REGISTER)
     increments = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.COUNTER)
-    piece = record.write(dictionary, packed, *dot, time, registers, increments)
-    return piece, len(record.stamps(dictionary, piece))
+    return pending.row.packed, registers, increments
 
 
 def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:

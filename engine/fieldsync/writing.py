@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fieldsync.replica import WriteBatch
     from fieldsync.schema import Collection, Record, Snapshot
+    from fieldsync.store import Row
     from fieldsync.transaction import Pending
 
 R = TypeVar("R", bound=BaseRecord)
@@ -39,6 +40,8 @@ class Transaction:
         self._collection = collection
         self._generate_key = generate_key
         self._created: dict[Draft, Pending] = {}
+        self._found: dict[Draft, Row] = {}
+        self._numbers: dict[str, int] = {}  # of collections
         self._drafts: dict[tuple[str, str], dict[str, Draft | None]] = {}  # (collection, key) -> scope -> None: deleted
 
     @overload
@@ -77,7 +80,7 @@ class Transaction:
         """Delete a record. NotFound, AmbiguousKey as get."""
         collection = self._collection(of)
         draft = self._draft(collection, key, scope)
-        pending = self._pending(collection, draft.record.scope, key)
+        pending = self._created.get(draft) or self._pending(collection, draft.record.scope, key, self._found[draft])
         pending.deletes = pending.row is not None
         pending.creates = False
         self._drafts[collection.name, key][draft.record.scope] = None
@@ -92,7 +95,8 @@ class Transaction:
             if fields:
                 pending = self._created.get(draft)
                 if pending is None:
-                    pending = self._pending(draft.collection, draft.record.scope, draft.record.key)
+                    place = draft.collection, draft.record.scope, draft.record.key
+                    pending = self._pending(*place, self._found[draft])
                 pending.fields = fields
 
     def close(self) -> None:
@@ -109,10 +113,13 @@ class Transaction:
             raise DataError("this transaction is over; begin another with db.write()")
         return self._batch
 
-    def _pending(self, collection: Collection, scope: str, key: str) -> Pending:
+    def _pending(self, collection: Collection, scope: str, key: str, row: Row | None = None) -> Pending:
         batch = self._open_batch()
-        (number,) = batch.writer.collection_ids([collection.name])
-        return batch.scope(scope).at(number, collection.name, key)
+        number = self._numbers.get(collection.name)
+        if number is None:
+            (number,) = batch.writer.collection_ids([collection.name])
+            self._numbers[collection.name] = number
+        return batch.scope(scope).at(number, collection.name, key, row)
 
     def _draft(self, collection: Collection, key: str, scope: str | None) -> Draft:
         """The draft of a record that lives, its own transaction's writes taken in."""
@@ -121,7 +128,8 @@ class Transaction:
         if scope is None or scope not in drafts:
             for name, row in find(writer, collection, key, scope).items():
                 if name not in drafts:
-                    drafts[name] = Draft(collection, key, name, values_of(collection, writer, row.packed))
+                    draft = drafts[name] = Draft(collection, key, name, values_of(collection, writer, row.packed))
+                    self._found[draft] = row
         live = {name: draft for name, draft in drafts.items() if draft is not None and scope in (None, name)}
         return live[only(collection, key, live)]
 

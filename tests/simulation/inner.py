@@ -104,7 +104,7 @@ class InnerChange:
             return
         targets = [self._target(numbers, *place) for place in {**self.removals, **self.pieces}]
         for target, removal in self.dismissed:
-            target.removals.append(numbers.removal(removal))
+            target.removals += (numbers.removal(removal),)
             targets.append(target)
         writer.account_own(self.scope.id, self.scope.author, self.scope.seq)
         scope, _ = land(writer, self.scope._replace(time=self.time, ready=True), targets, arrivals)
@@ -119,8 +119,8 @@ class InnerChange:
         (row,) = self.writer.by_key(number, self.scope.id, [key])
         target = Target(number, collection, key, row)
         if (collection, key) in self.pieces:
-            target.pieces.append(numbers.pack(self.pieces[collection, key]))
-        target.removals += [numbers.removal(removal) for removal in self.removals.get((collection, key), ())]
+            target.pieces = (numbers.pack(self.pieces[collection, key]),)
+        target.removals += tuple(numbers.removal(removal) for removal in self.removals.get((collection, key), ()))
         return target
 
     def _record(self, op: Op) -> model.Record:

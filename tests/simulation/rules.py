@@ -9,7 +9,7 @@ from unittest.mock import patch
 from tests import model
 from tests.simulation import cells
 
-from fieldsync import exchange, record
+from fieldsync import exchange, giving, record, taking
 from fieldsync.changes import TakenChange
 from fieldsync.context import Context
 from fieldsync.sqlite import SQLiteReader
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @contextmanager
 def context_joined_midstream() -> Iterator[None]:
     """The giver's context is joined at the first chunk of its stream, and not at Done."""
-    kept = exchange.take
+    kept = taking.take
 
     def take(writer: Writer, scope: Scope, declared: Context, giver: Context, *rest: Any) -> Any:
         out = kept(writer, scope, declared, giver, *rest)
@@ -33,7 +33,7 @@ def context_joined_midstream() -> Iterator[None]:
         writer.drop_provisional(scope.id, [dot for dot in writer.provisional_dots(scope.id) if giver.covers(*dot)])
         return out
 
-    with patch.object(exchange, "take", take):
+    with patch.object(taking, "take", take):
         yield
 
 
@@ -79,7 +79,7 @@ def many_streams() -> Iterator[None]:
 @contextmanager
 def giver_moves() -> Iterator[None]:
     """What a giver streams is not of the moment that its context is of."""
-    kept = exchange.give
+    kept = giving.give
 
     def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
         store = reader._store  # type: ignore[attr-defined]
@@ -90,26 +90,35 @@ def giver_moves() -> Iterator[None]:
                     assert now is not None
                     yield from kept(later, now, Context.of([(author, seq, seq)]))
 
-    with patch.object(exchange, "give", give):
+    with patch.object(giving, "give", give):
         yield
+
+
+def _repacked(change: Callable[[model.Record, model.Record, int], model.Record]) -> Any:
+    """Local writes that are not as they should be: (record before, piece, time) -> another piece."""
+    kept = record.write
+
+    def write(dictionary: Dictionary, author: int, seq: int, time: int, items: list[Any]) -> list[Any]:
+        out = []
+        for item, (packed, _, _) in zip(items, kept(dictionary, author, seq, time, items), strict=True):
+            piece = change(cells.unpack(item[0], dictionary), cells.unpack(packed, dictionary), time)
+            count = sum(len(inc.cells) for inc in piece.values())
+            out.append((cells.numbers(dictionary).pack(piece), len(piece), count))
+        return out
+
+    return patch.object(record, "write", write)
 
 
 def _rewritten(change: Callable[[model.Record, model.Name, model.Cell, int], model.Cell]) -> Any:
     """Local writes whose registers are not as they should be."""
-    kept = record.write
 
-    def write(
-        dictionary: Dictionary, packed: bytes, author: int, seq: int, time: int, registers: Any, increments: Any
-    ) -> bytes:
-        old = cells.unpack(packed, dictionary)
-        piece = cells.unpack(kept(dictionary, packed, author, seq, time, registers, increments), dictionary)
-        changed = {
+    def every(old: model.Record, piece: model.Record, time: int) -> model.Record:
+        return {
             name: model.Incarnation(inc.time, frozenset(change(old, name, cell, time) for cell in inc.cells))
             for name, inc in piece.items()
         }
-        return cells.numbers(dictionary).pack(changed)
 
-    return patch.object(record, "write", write)
+    return _repacked(every)
 
 
 @contextmanager
@@ -140,13 +149,7 @@ def times_of_one_incarnation() -> Iterator[None]:
 @contextmanager
 def one_incarnation_written() -> Iterator[None]:
     """A register write goes to one live incarnation of several."""
-    kept = record.write
-
-    def write(dictionary: Dictionary, packed: bytes, *rest: Any) -> bytes:
-        piece = cells.unpack(kept(dictionary, packed, *rest), dictionary)
-        return cells.numbers(dictionary).pack({name: piece[name] for name in sorted(piece)[:1]})
-
-    with patch.object(record, "write", write):
+    with _repacked(lambda old, piece, time: {name: piece[name] for name in sorted(piece)[:1]}):
         yield
 
 

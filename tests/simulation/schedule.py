@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from tests.simulation import cells
 from tests.simulation.device import DECLARATIONS, Device, World
 from tests.simulation.inner import Op
 from tests.simulation.oracle import Violation
 
-from fieldsync import exchange
+from fieldsync import exchange, giving
 from fieldsync.errors import ClosedError, DiskFull, ProtocolError
 from fieldsync.memory import join
 from fieldsync.session import Session
@@ -60,13 +61,12 @@ class Outcome:
 @contextmanager
 def _small_chunks(chance: random.Random) -> Iterator[None]:
     """Streams of many frames, and declarations that leave something out."""
-    kept = exchange.CHUNK_CELLS_TARGET, exchange.PROVISIONAL_GROUPS_MAX
-    exchange.CHUNK_CELLS_TARGET = chance.choice(CHUNK_CELLS)  # type: ignore[misc]
-    exchange.PROVISIONAL_GROUPS_MAX = chance.choice([1, 16])  # type: ignore[misc]
-    try:
+    cells, groups = chance.choice(CHUNK_CELLS), chance.choice([1, 16])
+    with (
+        patch.object(giving, "CHUNK_CELLS_TARGET", cells),
+        patch.object(exchange, "PROVISIONAL_GROUPS_MAX", groups),
+    ):
         yield
-    finally:
-        exchange.CHUNK_CELLS_TARGET, exchange.PROVISIONAL_GROUPS_MAX = kept  # type: ignore[misc]
 
 
 def run(seed: int) -> Outcome:

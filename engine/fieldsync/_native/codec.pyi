@@ -1,3 +1,4 @@
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 class Unknown:
@@ -17,18 +18,24 @@ def create(
     fields: bytes,
 ) -> list[bytes]: ...
 def write(
-    old: bytes,
+    items: list[tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...]]],
     author: int,
     seq: int,
     time: int,
-    registers: tuple[tuple[int, Any], ...],
-    increments: tuple[tuple[int, Any], ...],
     fields: bytes,
     authors: bytes,
-) -> bytes: ...
+) -> list[tuple[bytes, int, int]]: ...
 def read(
     data: bytes, wanted: tuple[int, ...], defaults: tuple[Any, ...], fields: bytes, authors: bytes
 ) -> tuple[Any, ...]: ...
+def widen(
+    rows: Sequence[tuple[Any, ...]],
+    wanted: tuple[int, ...],
+    defaults: tuple[Any, ...],
+    convert: Callable[[Any], Any],
+    fields: bytes,
+    authors: bytes,
+) -> list[tuple[Any, ...]]: ...
 def read_all(data: bytes, fields: bytes, authors: bytes) -> dict[str, Any]: ...
 def stamps(data: bytes, fields: bytes, authors: bytes) -> list[tuple[str, int, int, int, int]]: ...
-def incarnations(data: bytes, fields: bytes, authors: bytes) -> list[tuple[int, int, int]]: ...
+def incarnations(records: list[bytes], fields: bytes, authors: bytes) -> list[list[tuple[int, int, int]]]: ...

@@ -65,4 +65,4 @@ def dump_entries(entries: list[Entry]) -> bytes:
 
 def load_entries(data: bytes) -> list[Entry]:
     """The inverse of dump_entries."""
-    return [Entry(*entry) for entry in numbers.unpack(data, 4)]
+    return list(map(Entry._make, numbers.unpack(data, 4)))

@@ -26,6 +26,7 @@ class SQLiteReader:
         self._store = store
         self._db = connection
         self._known: dict[str, CollectionRow] | None = None
+        self._scopes: dict[str, Scope] = {}  # as far as they were asked for
         self._db.execute(begin)
         try:
             self.dictionary = store.latest_dictionary(self._db)
@@ -43,8 +44,12 @@ class SQLiteReader:
 
     def scope(self, name: str) -> Scope | None:
         """The scope of that name, if it is held."""
-        row = self._db.execute("SELECT * FROM fs_scope WHERE name=?", (name,)).fetchone()
-        return _scope(row) if row else None
+        if name not in self._scopes:
+            row = self._db.execute("SELECT * FROM fs_scope WHERE name=?", (name,)).fetchone()
+            if row is None:
+                return None
+            self._scopes[name] = _scope(row)
+        return self._scopes[name]
 
     def collections(self) -> list[CollectionRow]:
         """All collections, by number."""
@@ -89,9 +94,9 @@ class SQLiteReader:
         table = record_table(collection)
         if len(keys) == 1:
             sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _scope=? AND _key=?"
-            return [Row(*row) for row in self._db.execute(sql, (scope, keys[0]))]
+            return list(map(_row, self._db.execute(sql, (scope, keys[0]))))
         sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) j CROSS JOIN {table} ON _scope=? AND _key=j.value"
-        return [Row(*row) for row in self._db.execute(sql, (json.dumps(keys), scope))]
+        return list(map(_row, self._db.execute(sql, (json.dumps(keys), scope))))
 
     def by_key_anywhere(self, collection: int, key: str) -> list[Row]:
         """The rows of a key in all scopes."""
@@ -99,16 +104,16 @@ class SQLiteReader:
             f"SELECT _id, _scope, _key, _cells FROM fs_scope CROSS JOIN {record_table(collection)} "
             "ON _scope=fs_scope.id AND _key=?"
         )
-        return [Row(*row) for row in self._db.execute(sql, (key,))]
+        return list(map(_row, self._db.execute(sql, (key,))))
 
     def by_id(self, collection: int, ids: Sequence[int]) -> list[Row]:
         """The rows of those numbers that exist, in any order."""
         table = record_table(collection)
         if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1 and list(ids) == list(range(ids[0], ids[-1] + 1)):
             sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id BETWEEN ? AND ?"
-            return [Row(*row) for row in self._db.execute(sql, (ids[0], ids[-1]))]
+            return list(map(_row, self._db.execute(sql, (ids[0], ids[-1]))))
         sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) CROSS JOIN {table} ON _id=json_each.value"
-        return [Row(*row) for row in self._db.execute(sql, (json.dumps(ids),))]
+        return list(map(_row, self._db.execute(sql, (json.dumps(ids),))))
 
     def query(self, collection: int, where: str, bindings: Sequence[Any]) -> Iterator[tuple[str, int, bytes]]:
         """(key, scope, packed) of the rows that an SQL tail (WHERE, ORDER BY, LIMIT) selects."""
@@ -240,6 +245,9 @@ DESCRIBING = frozenset(
 def _only_reads(operation: int, first: str | None, *_: str | None) -> int:
     is_described = operation == apsw.SQLITE_PRAGMA and (first or "").lower() in DESCRIBING
     return apsw.SQLITE_OK if operation in READING or is_described else apsw.SQLITE_DENY
+
+
+_row = Row._make  # a call less than Row(*...), for each of many rows
 
 
 def _scope(row: Any) -> Scope:

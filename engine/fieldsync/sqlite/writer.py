@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,6 @@ from fieldsync.query import column_value, quote
 from fieldsync.sqlite.layout import dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
-from fieldsync.types import PER_AUTHOR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,19 +25,21 @@ if TYPE_CHECKING:
     from fieldsync.sqlite.store import SQLiteStore
     from fieldsync.store import Dot, Incarnation
 
-PLAIN = frozenset({str, int, float, bytes, type(None)})  # types that a column holds as they are
-
 
 class _Form:
     """How one collection's records are written: SQL, and which values its columns hold."""
 
     def __init__(self, row: CollectionRow, table: str) -> None:
         self.insert = f"INSERT INTO {table} VALUES(?, ?, ?{', ?' * len(row.columns)}, ?)"
-        columns = "".join(f", {quote(name)}=?" for name, _, _, _ in row.columns)
-        self.update = f"UPDATE {table} SET _cells=?{columns} WHERE _id=?"
+        columns = "".join(f"{quote(name)}=?{place}, " for place, (name, _, _, _) in enumerate(row.columns, 2))
+        self.update = f"UPDATE {table} SET {columns}_cells=?{len(row.columns) + 2} WHERE _id=?1"
         self.fields = [(name, kind) for name, kind, _, _ in row.columns]
-        self.absent = tuple(default for _, _, _, default in row.columns)
-        self.has_counters = any(kind & PER_AUTHOR for _, kind in self.fields)
+        self.absent = tuple(column_value(default) for _, _, _, default in row.columns)
+
+
+@lru_cache(maxsize=256)
+def _form(row: CollectionRow) -> _Form:
+    return _Form(row, record_table(row.id))
 
 
 class SQLiteWriter(SQLiteReader):
@@ -45,7 +47,6 @@ class SQLiteWriter(SQLiteReader):
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
         super().__init__(store, connection, "BEGIN IMMEDIATE")
-        self._forms: dict[int, _Form] = {}
 
     def commit(self) -> None:
         """Make it durable."""
@@ -79,6 +80,7 @@ class SQLiteWriter(SQLiteReader):
             "UPDATE fs_scope SET author=?, seq=?, time=?, digest=?, floor=?, taker=?, ready=? WHERE id=?",
             (scope.author, scope.seq, scope.time, scope.digest, scope.floor, scope.taker, scope.ready, scope.id),
         )
+        self._scopes[scope.name] = scope
 
     def author_ids(self, names: Sequence[bytes]) -> list[int]:
         """The numbers of authors, given to those that have none."""
@@ -125,7 +127,6 @@ class SQLiteWriter(SQLiteReader):
         self.collections()
         assert self._known is not None
         self._known[row.name] = row
-        self._forms.pop(row.id, None)
 
     def _create_table(self, row: CollectionRow, table: str) -> None:
         columns = "".join(f", {quote(name)}" for name, _, _, _ in row.columns)
@@ -192,41 +193,26 @@ class SQLiteWriter(SQLiteReader):
         return (self._db.execute(f"SELECT max(_id) FROM {record_table(collection)}").get or 0) + 1
 
     def _form(self, collection: int) -> _Form:
-        form = self._forms.get(collection)
-        if form is None:
-            row = next(row for row in self.collections() if row.id == collection)
-            form = self._forms[collection] = _Form(row, record_table(collection))
-        return form
+        return _form(next(row for row in self.collections() if row.id == collection))
 
-    def _column_reader(self, form: _Form) -> Callable[[bytes], tuple[Any, ...]]:
-        """How to read the values of the columns from a packed record."""
+    def _widen(self, form: _Form, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Rows that end with a packed record, with the values of the columns before it."""
         if not form.fields:
-            return lambda _: ()
+            return rows
         wanted = tuple(self.field_ids(form.fields))
-        dictionary, absent = self.dictionary, form.absent
-        plain = PLAIN - {int} if form.has_counters else PLAIN  # a sum may pass 64 bits
-
-        def read(packed: bytes) -> tuple[Any, ...]:
-            values = record.read(dictionary, packed, wanted, absent)
-            return tuple([value if type(value) in plain else column_value(value) for value in values])
-
-        return read
+        return record.widen(self.dictionary, rows, wanted, form.absent, column_value)
 
     def insert_rows(self, collection: int, rows: list[Row]) -> None:
         """Add records."""
         self._insert(self._form(collection), rows)
 
     def _insert(self, form: _Form, rows: list[Row]) -> None:
-        read = self._column_reader(form)
-        self._db.executemany(
-            form.insert, [(number, scope, key, *read(packed), packed) for number, scope, key, packed in rows]
-        )
+        self._db.executemany(form.insert, self._widen(form, rows))
 
     def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
         """Replace the cells of records, and the columns that follow from them."""
         form = self._form(collection)
-        read = self._column_reader(form)
-        self._db.executemany(form.update, [(packed, *read(packed), number) for number, packed in rows])
+        self._db.executemany(form.update, self._widen(form, rows))
 
     def delete_rows(self, collection: int, ids: list[int]) -> None:
         """Take records away."""
