@@ -772,20 +772,29 @@ def read_all(bytes data not None, bytes fields not None, bytes authors not None)
         record_free(&record)
 
 
-def stamps(bytes data not None, bytes fields not None, bytes authors not None):
-    """Who wrote what lives in a record: (field name, kind, author id, seq, time) for each cell, existence left out."""
+def stamps(list records not None, bytes fields not None, bytes authors not None):
+    """Who wrote what lives in each packed record, existence left out.
+
+    A list of (field name, kind, author id, seq, time) for each.
+    """
     cdef Fields f = fields_of(fields)
     cdef Record record = Record(NULL, 0, 0)
     cdef size_t i, j
     cdef Cell *cell
+    cdef bytes data
+    cdef list found
     cdef list out = []
     try:
-        parse_record(data, &record, &f, author_count(authors))
-        for i in range(record.count):
-            for j in range(record.incarnations[i].count):
-                cell = &record.incarnations[i].cells[j]
-                name = name_of(&f, cell.field)
-                out.append((name, cell.kind, cell.stamp.author, cell.stamp.seq, cell.stamp.time))
+        for data in records:
+            record.count = 0
+            parse_record(data, &record, &f, author_count(authors))
+            found = []
+            for i in range(record.count):
+                for j in range(record.incarnations[i].count):
+                    cell = &record.incarnations[i].cells[j]
+                    name = name_of(&f, cell.field)
+                    found.append((name, cell.kind, cell.stamp.author, cell.stamp.seq, cell.stamp.time))
+            out.append(found)
         return out
     finally:
         record_free(&record)

@@ -9,28 +9,32 @@ cdef enum:
     COLUMNS_MAX = 8
 
 
-def pack(list rows not None, int columns):
-    """Rows, tuples of `columns` integers below 2**62 in size, as bytes."""
+def pack(list tables not None, int columns):
+    """Tables of rows, tuples of `columns` integers below 2**62 in size, as bytes each."""
     cdef Writer w = Writer(NULL, 0, 0, False)
     cdef int64_t last[COLUMNS_MAX]
     cdef int64_t value
     cdef int i
     cdef object row
+    cdef list out = []
     if not 0 < columns <= COLUMNS_MAX:
         raise ValueError(f"a table has 1 to {COLUMNS_MAX} columns")
-    for i in range(columns):
-        last[i] = 0
     try:
-        for row in rows:
-            if len(row) != columns:
-                raise ValueError(f"a row of {len(row)} where {columns} columns are declared")
+        for rows in tables:
+            w.size = 0
             for i in range(columns):
-                value = row[i]
-                write_varint(&w, zigzag(value - last[i]))
-                last[i] = value
-        if w.failed:
-            raise MemoryError
-        return PyBytes_FromStringAndSize(<const char *>w.data, <Py_ssize_t>w.size)
+                last[i] = 0
+            for row in rows:
+                if len(row) != columns:
+                    raise ValueError(f"a row of {len(row)} where {columns} columns are declared")
+                for i in range(columns):
+                    value = row[i]
+                    write_varint(&w, zigzag(value - last[i]))
+                    last[i] = value
+            if w.failed:
+                raise MemoryError
+            out.append(PyBytes_FromStringAndSize(<const char *>w.data, <Py_ssize_t>w.size))
+        return out
     finally:
         writer_free(&w)
 

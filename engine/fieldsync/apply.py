@@ -78,6 +78,7 @@ class _Batch:
     live: dict[Dot, int] = field(default_factory=dict)  # change -> live cells gained, or lost if negative
     places: dict[Dot, set[Entry]] = field(default_factory=dict)  # change -> rows in which it came to have cells
     next_rows: dict[int, int] = field(default_factory=dict)
+    moved: list[tuple[bytes, Entry, Target | None]] = field(default_factory=list)  # packed cells and their new row
     touched: list[Touched] = field(default_factory=list)
 
 
@@ -97,6 +98,7 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
     for target, outcome in zip(targets, outcomes, strict=True):
         if outcome is not None:
             _settle(writer, scope, batch, target, outcome)
+    _place_moved(writer, batch)
     _write_rows(writer, batch)
     names = {
         removal[:3]: (target.collection, target.key)
@@ -170,14 +172,20 @@ def _settle_headless(
         orphan = OrphanRow(0, (author, seq, n), target.collection, target.key, packed)
         place = Entry(HEADLESS, -1, writer.put_orphan(scope.id, orphan), 1)
         remaining.add((author, seq, n))
-        for _, _, by_author, by_seq, _ in record.stamps(writer.dictionary, packed):
-            batch.places.setdefault((by_author, by_seq), set()).add(place)
+        batch.moved.append((packed, place, None))
     batch.stale_orphans.extend(orphan.id for orphan in target.orphans if orphan.incarnation not in remaining)
     if target.orphans and live:
-        for _, _, by_author, by_seq, _ in record.stamps(writer.dictionary, live):
-            dot = (by_author, by_seq)
-            place = Entry(target.collection, target.number_in(dot), number, 1)
-            batch.places.setdefault(dot, set()).add(place)
+        batch.moved.append((live, Entry(target.collection, -1, number, 1), target))
+
+
+def _place_moved(writer: Writer, batch: _Batch) -> None:
+    """Enter the changes of cells that stand in other rows now."""
+    every = record.stamps(writer.dictionary, [packed for packed, _, _ in batch.moved])
+    for (_, place, target), stamps in zip(batch.moved, every, strict=True):
+        for _, _, author, seq, _ in stamps:
+            dot = (author, seq)
+            n = target.number_in(dot) if target else -1
+            batch.places.setdefault(dot, set()).add(place._replace(n=n))
 
 
 def _new_row(writer: Writer, batch: _Batch, collection: int) -> int:

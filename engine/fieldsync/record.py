@@ -120,10 +120,10 @@ def read_all(dictionary: Dictionary, packed: bytes) -> dict[str, Any]:
         raise Corrupt(str(error)) from None
 
 
-def stamps(dictionary: Dictionary, packed: bytes) -> list[tuple[str, int, int, int, int]]:
-    """(field name, kind, author id, seq, time) of each live cell but existence."""
+def stamps(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[str, int, int, int, int]]]:
+    """(field name, kind, author id, seq, time) of each cell but existence of each packed record."""
     try:
-        return codec.stamps(packed, dictionary.fields, dictionary.authors)
+        return codec.stamps(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 

@@ -10,7 +10,7 @@ from fieldsync._native import numbers
 from fieldsync.store import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 FORMAT = 1
 APPLICATION_ID = 0x46535943  # "FSYC", in the file's header
@@ -58,9 +58,9 @@ def load_columns(text: str) -> tuple[tuple[str, int, bool, Any], ...]:
     )
 
 
-def dump_entries(entries: list[Entry]) -> bytes:
-    """The entries of a change as the index keeps them."""
-    return numbers.pack(entries, 4)  # type: ignore[arg-type]  # an Entry is a tuple of four integers
+def dump_entries(changes: Iterable[list[Entry]]) -> list[bytes]:
+    """The entries of each change as the index keeps them."""
+    return numbers.pack(list(changes), 4)
 
 
 def load_entries(data: bytes) -> list[Entry]:

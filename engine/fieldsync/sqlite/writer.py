@@ -235,9 +235,10 @@ class SQLiteWriter(SQLiteReader):
 
     def put_changes(self, scope: int, changes: list[ChangeRow]) -> None:
         """Write what the index knows of some changes, in place of what it knew."""
+        packed = dump_entries(change.entries for change in changes)
         self._db.executemany(
             "INSERT OR REPLACE INTO fs_change VALUES(?, ?, ?, ?, ?, ?, ?, ?)",
-            [(scope, *change[:6], dump_entries(change.entries)) for change in changes],
+            [(scope, *change[:6], entries) for change, entries in zip(changes, packed, strict=True)],
         )
 
     def lose_cells(self, scope: int, losses: list[tuple[Dot, int]]) -> None:
