@@ -76,14 +76,15 @@ def _print_table(name: str, metrics: dict[str, float]) -> None:
     """A line a figure, a column a contender; in parentheses how many times fieldsync's figure it is."""
     contenders = [contender for contender in topic(name).CONTENDERS if not peers.is_missing(contender)]
     own_metrics = [metric for metric in metrics if re.match("fieldsync_(?!full_|single_)", metric)]
-    print(f"  {'':<12}" + "".join(f"{contender:>22}" for contender in contenders))
+    width = max([12, *(len(metric) - len("fieldsync_") + 2 for metric in own_metrics)])
+    print(f"  {'':<{width}}" + "".join(f"{contender:>22}" for contender in contenders))
     for metric in own_metrics:
         own, figure, cells = metrics[metric], metric.removeprefix("fieldsync_"), []
         for contender in contenders:
             value = metrics.get(f"{contender}_{figure}")
             ratio = f" ({value / own:.2f}x)" if value is not None and own and contender != "fieldsync" else " " * 8
             cells.append(f"{'' if value is None else _number(value) + ratio:>22}")
-        print(f"  {figure:<12}" + "".join(cells))
+        print(f"  {figure:<{width}}" + "".join(cells))
     for figure, note in topic(name).NOTES.items():
         print(f"  {figure}: {note}")
     for contender in topic(name).CONTENDERS:

@@ -350,8 +350,8 @@ CONTENDERS: dict[str, tuple[str, Callable[[Path], Any]]] = {  # name -> package,
 
 
 def package_of(name: str) -> str:
-    """The package that a contender is made of."""
-    return CONTENDERS[name][0]
+    """The package that a contender is made of: one without an adapter here is another way of this engine's."""
+    return CONTENDERS[name][0] if name in CONTENDERS else "fieldsync"
 
 
 def is_missing(name: str) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-TOPICS = ("build", "open", "edit", "apply")
+TOPICS = ("build", "open", "edit", "apply", "sketch")
 
 
 class Result(NamedTuple):

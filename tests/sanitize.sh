@@ -10,7 +10,9 @@ trap 'rm -rf "$copy"' EXIT
 mkdir -p "$copy/engine/fieldsync/_native"
 cp -r "$root/native" "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$copy"
 cp "$root/engine/fieldsync/_native/__init__.py" "$copy/engine/fieldsync/_native"
-echo '"""The kernels alone: what else the package imports has no place under the sanitizers."""' \
+cp "$root/engine/fieldsync/errors.py" "$root/engine/fieldsync/limits.py" "$root/engine/fieldsync/reconcile.py" \
+    "$copy/engine/fieldsync"
+echo '"""The kernels, and reconcile: what else the package imports has no place under the sanitizers."""' \
     > "$copy/engine/fieldsync/__init__.py"
 cd "$copy"
 rm -f native/*.c
@@ -22,4 +24,5 @@ UBSAN_OPTIONS=print_stacktrace=1 \
 PYTHONMALLOC=malloc PYTHONPATH=engine \
 HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-small}" HYPOTHESIS_STORAGE_DIRECTORY="$root/.hypothesis" \
     python -m pytest -q -p no:cacheprovider \
-    tests/test_codec.py tests/test_merge.py tests/test_diff.py tests/test_chunk.py tests/test_golden.py "$@"
+    tests/test_codec.py tests/test_merge.py tests/test_diff.py tests/test_chunk.py tests/test_golden.py \
+    tests/test_reconcile.py "$@"

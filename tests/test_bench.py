@@ -16,6 +16,12 @@ FIGURES = {
     "open": {"ms", "read_all_s", "import_ms"},
     "edit": {"per_s", "batch_per_s", "growth_x"},
     "apply": {"delta_bytes", "delta_ms", "apply_ms", "first_bytes", "first_s"},
+    "sketch": {
+        f"{figure}_{differences}{suffix}"
+        for figure in ("bytes", "bytes_per_difference", "round_trips", "encode_ms", "decode_ms")
+        for differences in (10, 100, 1_000, 10_000)
+        for suffix in ("", "_x10")
+    },
 }
 
 

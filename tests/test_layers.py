@@ -14,7 +14,8 @@ import fieldsync
 
 PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
-    *("errors", "limits", "clock", "codec", "context", "types", "record", "store", "changes", "apply", "transaction"),
+    *("errors", "limits", "clock", "codec", "context", "reconcile"),
+    *("types", "record", "store", "changes", "apply", "transaction"),
     *("values", "schema", "draft", "query"),
     *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite"),
     *("watch", "replica", "reading", "writing"),
@@ -41,6 +42,7 @@ CALLERS = {  # of kernels: one each
     "diff": {"context"},
     "merge": {"record"},
     "numbers": {"sqlite.layout"},
+    "sketch": {"reconcile"},
 }
 LATE = ("msgpack", "websockets", "zeroconf", "pycrdt", "cryptography", "typer", "rich", "asyncio")
 

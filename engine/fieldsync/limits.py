@@ -64,3 +64,11 @@ REMEMBERED_CHARS_MAX = 64  # characters of a text whose value is remembered
 # Watches
 WATCH_QUEUE_EVENTS_MAX = 256  # then events coalesce
 WATCH_POLL_SECONDS = 0.25  # how soon commits of other processes are seen
+
+# Reconciliation
+SKETCH_SYMBOLS_MAX = 1 << 16  # of one sketch: 768 KiB, decodes some 48,000 differences
+RANGE_QUESTION_BYTES_MAX = 512 << 10
+RANGE_ANSWER_BYTES_MAX = 4 << 20
+RANGE_ITEMS_TARGET = 48  # items of a range that differs are listed up to here; of more, fingerprints of its parts
+RANGE_ITEMS_MAX = 65_535  # items listed of one range that was asked for whole
+RANGE_ROUNDS_MAX = 1_000

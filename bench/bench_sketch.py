@@ -1,0 +1,118 @@
+"""Finding what two sets of keyed hashes differ by: the sketch, and the ranges it falls back on."""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from bench import data
+from bench.runner import Result, Target
+from fieldsync.reconcile import Asker, Difference, Taker, answer, symbols, symbols_for
+
+CONTENDERS = ("fieldsync", "ranges")
+NOTES = {
+    "_10, ... _10000": "so many differences, half of them on either side; _x10: between sets ten times as large",
+    "bytes": "all that travels, both ways; the sketch begins with as many symbols as that difference needs",
+    "round_trips": "messages of the giver",
+    "encode_ms": "the giver's time over all messages",
+    "decode_ms": "the taker's",
+}
+DIFFERENCES = (10, 100, 1_000, 10_000)
+BUDGETS = {10: 500, 100: 3_000, 1_000: 24_000}  # bytes
+TARGETS = tuple(Target(f"fieldsync_bytes_{differences}", limit) for differences, limit in BUDGETS.items())
+
+
+class Sides(NamedTuple):
+    """Two sets of items, ascending, and what they differ by."""
+
+    taker: bytes
+    giver: bytes
+    difference: Difference
+
+
+def sides(count: int, differences: int) -> Sides:
+    """Two sets that have so many random items in common; half of the differences are on either side."""
+    raw = Random(differences).randbytes(8 * (count + differences))
+    items = [raw[at : at + 8] for at in range(0, len(raw), 8)]
+    common, ours, theirs = items[:count], items[count : count + differences // 2], items[count + differences // 2 :]
+    return Sides(_row(common + ours), _row(common + theirs), Difference(theirs=_row(theirs), ours=_row(ours)))
+
+
+def _row(items: list[bytes]) -> bytes:
+    return b"".join(sorted(items))
+
+
+class Meter:
+    """Time spent on either side, bytes between them, messages of the giver."""
+
+    def __init__(self) -> None:
+        self.encode_s = self.decode_s = 0.0
+        self.bytes = self.round_trips = 0
+
+    def give(self, make: Callable[..., bytes], *arguments: Any) -> bytes:
+        """A message of the giver."""
+        began = time.perf_counter()
+        message = make(*arguments)
+        self.encode_s += time.perf_counter() - began
+        self.bytes += len(message)
+        self.round_trips += 1
+        return message
+
+    def take(self, step: Callable[..., bytes | None], *arguments: Any) -> bytes | None:
+        """A step of the taker, and what it sends, if it does."""
+        began = time.perf_counter()
+        message = step(*arguments)
+        self.decode_s += time.perf_counter() - began
+        self.bytes += len(message or b"")
+        return message
+
+
+def by_sketch(both: Sides, differences: int, meter: Meter) -> Difference | None:
+    """What the taker finds by symbols, the first batch as large as it should be."""
+    taker, count = Taker(both.taker), symbols_for(differences)
+    while taker.wanted:
+        meter.take(taker.receive, meter.give(symbols, both.giver, taker.held, count))
+        count = taker.wanted
+    return taker.difference
+
+
+def by_ranges(both: Sides, _differences: int, meter: Meter) -> Difference:
+    """What the taker finds by asking about ranges."""
+    asker = Asker(both.taker)
+    while question := meter.take(asker.question):
+        meter.take(asker.receive, meter.give(answer, both.giver, question))
+    return asker.difference
+
+
+METHODS = {"fieldsync": by_sketch, "ranges": by_ranges}
+
+
+def measure(contender: str, count: int, _folder: Path) -> Result:
+    """Compare sets of so many items, and of ten times as many, that differ by more and more."""
+    figures: dict[str, float] = {}
+    digest = hashlib.blake2b(digest_size=8)
+    for size, suffix in ((count, ""), (10 * count, "_x10")):
+        for differences in DIFFERENCES:
+            both, meter = sides(size, differences), Meter()
+            data.set_aside()
+            found = METHODS[contender](both, differences, meter)
+            assert found == both.difference, f"{contender} found other differences than there are"
+            digest.update(found.theirs + found.ours)
+            name = f"{differences}{suffix}"
+            figures |= {
+                f"bytes_{name}": meter.bytes,
+                f"bytes_per_difference_{name}": meter.bytes / differences,
+                f"round_trips_{name}": meter.round_trips,
+                f"encode_ms_{name}": meter.encode_s * 1e3,
+                f"decode_ms_{name}": meter.decode_s * 1e3,
+            }
+    return Result(figures, digest.hexdigest())
+
+
+if __name__ == "__main__":
+    from bench.__main__ import main
+
+    sys.exit(main(["--only", "sketch", *sys.argv[1:]]))
