@@ -707,3 +707,58 @@ def fresh(list pieces not None, str collection not None, list keys not None, byt
     finally:
         record_free(&record)
         work_free(&work)
+
+
+cdef bint gather_named(Work *work, const uint8_t *item, size_t size, Dots *vector, Dots *exact) noexcept nogil:
+    """The dots that a removal names; False for bytes that are no removal, work.failed without memory."""
+    cdef Reader r = reader_of(item, size)
+    cdef Cell cell
+    cdef uint64_t pending, author, _
+    cdef Sight sight
+    cdef Reader dots
+    memset(&cell, 0, sizeof(Cell))
+    read_byte(&r)
+    pending = read_varint(&r)
+    while next_sight(&r, &pending, &work.fields, &sight):
+        cell.seen, cell.seen_size = sight.vector, sight.vector_size
+        if not add_seen(vector, &cell):
+            work.failed = True
+        dots = reader_of(sight.exact, sight.exact_size)
+        for _ in range(read_varint(&dots)):
+            author = read_varint(&dots)
+            if not add_dot(exact, author, read_varint(&dots)):
+                work.failed = True
+    return not r.bad
+
+
+cdef list pairs_of(const Dots *dots):
+    cdef size_t i
+    return [(dots.at[i].author, dots.at[i].seq) for i in range(dots.count)]
+
+
+def named(list removals not None, bytes fields not None):
+    """What removals (author, seq, n, item) name: (author id, highest seq) up to which all was seen, and single dots.
+
+    The incarnations' creating changes are among the single dots.
+    """
+    cdef Work work = work_of(fields, b"")
+    cdef Dots vector = Dots(NULL, 0, 0)
+    cdef Dots exact = Dots(NULL, 0, 0)
+    cdef uint64_t author, seq
+    cdef bytes item
+    try:
+        for author, seq, _, item in removals:
+            if not add_dot(&exact, author, seq):
+                raise MemoryError
+            if not gather_named(
+                    &work, <const uint8_t *>PyBytes_AS_STRING(item), <size_t>PyBytes_GET_SIZE(item), &vector, &exact):
+                raise ValueError("a packed removal is damaged")
+        if work.failed:
+            raise MemoryError
+        join_dots(&vector, True)
+        join_dots(&exact, False)
+        return pairs_of(&vector), pairs_of(&exact)
+    finally:
+        free(vector.at)
+        free(exact.at)
+        work_free(&work)

@@ -15,11 +15,11 @@ import fieldsync
 PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("errors", "limits", "clock", "codec", "context", "reconcile"),
-    *("types", "record", "store", "changes", "apply", "transaction"),
+    *("types", "record", "store", "changes", "apply", "transaction", "trimming"),
     *("values", "schema", "draft", "query"),
     *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite"),
     *("watch", "replica", "reading", "writing"),
-    *("exchange", "giving", "locating", "taking", "messages", "session"),
+    *("exchange", "giving", "existence", "locating", "taking", "messages", "session"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),
     *("database", "fieldsync"),
@@ -40,6 +40,7 @@ CALLERS = {  # of kernels: one each
     "chunk": {"changes"},
     "codec": {"codec"},
     "diff": {"context"},
+    "existence": {"existence"},
     "merge": {"record"},
     "numbers": {"sqlite.layout"},
     "sketch": {"reconcile"},

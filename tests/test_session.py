@@ -12,7 +12,7 @@ from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, DigestMismatch, ProtocolError, SyncError, VersionMismatch
 from fieldsync.exchange import Declaration
-from fieldsync.messages import Bye, Declare, Hello, Settled, Stream
+from fieldsync.messages import Bye, Declare, Hello, Settled, Stream, Want
 from fieldsync.session import Session, refusal
 
 HELLO, DECLARE, STREAM, SETTLED, BYE = 1, 2, 3, 4, 5
@@ -286,13 +286,21 @@ def test_what_is_not_due_is_refused(met, told, refused):
         session.receive(messages.encode(told[-1]))
 
 
-def test_a_floor_beyond_what_is_known_is_refused(met, pair):
+def test_a_floor_beyond_the_peers_own_context_is_refused(met):
     session, _ = met
-    own = Context(state(pair.b)["new"][1])
-    session.receive(messages.encode(Declare(0, Declaration(own, own, []))))
     unknown = Context.of([(STRANGER, 1, 1)])
-    with pytest.raises(ProtocolError, match="upgrade"):
-        session.receive(messages.encode(Declare(1, Declaration(unknown, unknown, []))))
+    with pytest.raises(ProtocolError, match="never saw"):
+        session.receive(messages.encode(Declare(0, Declaration(Context(), unknown, []))))
+
+
+def test_a_floor_beyond_what_is_known_is_asked_about(met, pair):
+    session, _ = met
+    while session.next_frame() is not None:
+        pass
+    unknown = Context.of([(STRANGER, 1, 1)])
+    session.receive(messages.encode(Declare(1, Declaration(unknown, unknown, []))))
+    want = messages.decode(session.next_frame())
+    assert (type(want), want.scope, len(want.key)) == (Want, 1, 16)
 
 
 @pytest.mark.parametrize("versions", [(2, 3), (0, 0)])
@@ -376,7 +384,7 @@ def test_what_must_be_understood_is_refused(pair, said):
     check_usable(pair.b)
 
 
-@pytest.mark.parametrize("kind", [0, 7, 127])
+@pytest.mark.parametrize("kind", [0, 11, 127])
 def test_frames_of_unknown_types_are_refused(met, kind):
     session, _ = met
     with pytest.raises(DecodeError, match=f"type {kind}"):

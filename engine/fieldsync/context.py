@@ -54,6 +54,10 @@ class Context:
         """The set as (author, low, high), ascending."""
         return _checked(diff.intervals, self.data)
 
+    def contiguous(self) -> Context:
+        """Its version vector: of each author the dots from 1 on, up to the first that lacks."""
+        return Context.of(interval for interval in self.intervals() if interval[1] == 1)
+
     def check(self) -> Context:
         """Itself, if its bytes are canonical; else DecodeError."""
         _checked(diff.join, self.data, b"")

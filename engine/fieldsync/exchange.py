@@ -52,7 +52,11 @@ def begin(writer: Writer, scope: Scope, token: bytes) -> None:
 
 def declare(reader: Reader, scope: Scope) -> Declaration:
     """The declaration of a scope at the reader's moment."""
-    provisional = reader.provisional(scope.id)[:PROVISIONAL_GROUPS_MAX]
+    provisional = reader.provisional(scope.id)
+    if len(provisional) > PROVISIONAL_GROUPS_MAX:  # the rest is taken again, but what of it is gone has to be found
+        rest = provisional[PROVISIONAL_GROUPS_MAX - 1 :]
+        every = Context.of(interval for _, dots in rest for interval in dots.intervals())
+        provisional = [*provisional[: PROVISIONAL_GROUPS_MAX - 1], (Context(), every)]
     return Declaration(reader.context(scope.id), Context(scope.floor), provisional)
 
 

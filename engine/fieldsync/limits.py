@@ -41,6 +41,15 @@ SERVER_SESSIONS_MAX = 64
 BUSY_MS_MAX = 30_000  # how long a transaction waits for another process's
 READERS_MAX = 8  # idle reader connections kept
 
+SCAN_ROWS_TARGET = 1_000  # rows read at a time where all of a scope is looked at
+TRASH_ROWS_MAX = 100_000  # records kept that went because a peer had them no more; then the oldest go
+REMOVALS_KEPT_MS = 30 * 86_400_000  # how long a hub keeps removals by itself
+REMOVALS_KEPT_MAX = 100_000  # changes of removals a hub keeps in one scope, whatever their age
+TRIM_PAUSE_MS = 3_600_000  # how often a hub trims by itself
+NOTES_MAX = 1_000  # notes outside their files by which copies are recognised; then the oldest go
+FAULTS_KEPT = 1_000  # faults described by one look at a file; the others are counted
+DAMAGE_MESSAGES_MAX = 100  # asked of SQLite
+
 # Queries
 IN_VALUES_MAX = 1_000  # values of one __in
 TERMS_MAX = 30  # conditions of one query; with IN_VALUES_MAX below SQLite's 32,766 bound values

@@ -13,6 +13,7 @@ from fieldsync.changes import Chunk, compress, decompress
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, MissingDependency
 from fieldsync.exchange import Declaration
+from fieldsync.existence import KEY_BYTES
 from fieldsync.limits import (
     CHUNK_CHANGES_MAX,
     CONTEXT_BYTES_MAX,
@@ -20,8 +21,13 @@ from fieldsync.limits import (
     FRAME_BYTES_MAX,
     HELLO_SCOPES_MAX,
     PROVISIONAL_GROUPS_MAX,
+    RANGE_ANSWER_BYTES_MAX,
+    RANGE_QUESTION_BYTES_MAX,
     SCOPE_NAME_BYTES_MAX,
+    SEQ_MAX,
+    SKETCH_SYMBOLS_MAX,
 )
+from fieldsync.reconcile import SYMBOL_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +66,39 @@ class Stream:
 
 
 @dataclass(frozen=True, slots=True)
+class Want:
+    """Asks for symbols of a sketch of what lives at the receiver: first under a key, then so many more."""
+
+    scope: int
+    number: int  # of items that the sender holds, with a key; of symbols wanted, without
+    key: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """The next symbols."""
+
+    scope: int
+    symbols: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Asks about ranges of items, where a sketch did not decode."""
+
+    scope: int
+    question: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender holds in those ranges."""
+
+    scope: int
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Settled:
     """The sender's state of a scope after both streams."""
 
@@ -90,8 +129,8 @@ class Skipped:
     type: int = field(default=0)
 
 
-Message = Hello | Declare | Stream | Settled | Bye | Refusal
-TYPES = {Hello: 1, Declare: 2, Stream: 3, Settled: 4, Bye: 5, Refusal: 6}
+Message = Hello | Declare | Stream | Settled | Bye | Refusal | Want | Sketch | Ask | Answer
+TYPES = {Hello: 1, Declare: 2, Stream: 3, Settled: 4, Bye: 5, Refusal: 6, Want: 7, Sketch: 8, Ask: 9, Answer: 10}
 
 
 def _msgpack() -> Any:
@@ -126,6 +165,14 @@ def _body(message: Message) -> dict[str, Any]:
             return {"s": scope, "h": context_hash, "g": digest, **flags, **({"x": True} if is_superseded else {})}
         case Bye():
             return {}
+        case Want(scope, number, key):
+            return {"s": scope, "n": number, **({"k": key} if key else {})}
+        case Sketch(scope, symbols):
+            return {"s": scope, "y": symbols}
+        case Ask(scope, question):
+            return {"s": scope, "q": question}
+        case Answer(scope, answer):
+            return {"s": scope, "a": answer}
         case Refusal(code, text):
             return {"c": code, "t": text}
 
@@ -271,6 +318,23 @@ def _refusal(fields: _Fields) -> Refusal:
     return Refusal(fields.text("c", 100), fields.text("t", 2000))
 
 
+def _want(fields: _Fields) -> Want:
+    scope, number = fields.number("s", HELLO_SCOPES_MAX), fields.number("n", SEQ_MAX)
+    return Want(scope, number, fields.data("k", KEY_BYTES, exact=True) if "k" in fields else b"")
+
+
+def _sketch(fields: _Fields) -> Sketch:
+    return Sketch(fields.number("s", HELLO_SCOPES_MAX), fields.data("y", SKETCH_SYMBOLS_MAX * SYMBOL_BYTES))
+
+
+def _ask(fields: _Fields) -> Ask:
+    return Ask(fields.number("s", HELLO_SCOPES_MAX), fields.data("q", RANGE_QUESTION_BYTES_MAX))
+
+
+def _answer(fields: _Fields) -> Answer:
+    return Answer(fields.number("s", HELLO_SCOPES_MAX), fields.data("a", RANGE_ANSWER_BYTES_MAX))
+
+
 READERS: dict[int, Callable[[_Fields], Message]] = {
     1: _hello,
     2: _declare,
@@ -278,4 +342,8 @@ READERS: dict[int, Callable[[_Fields], Message]] = {
     4: _settled,
     5: lambda _: Bye(),
     6: _refusal,
+    7: _want,
+    8: _sketch,
+    9: _ask,
+    10: _answer,
 }

@@ -155,3 +155,11 @@ def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], colle
 def removals(dictionary: Dictionary, packed: bytes) -> list[Removal]:
     """The removal of each incarnation in a packed record, carrying what is seen of it here."""
     return merge.removals(packed, dictionary.fields)
+
+
+def named(dictionary: Dictionary, some: list[Removal]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """What removals name: (author id, seq) up to which all was seen; single dots, the creating changes among them."""
+    try:
+        return merge.named(some, dictionary.fields)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None

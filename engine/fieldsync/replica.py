@@ -12,6 +12,7 @@ from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
+from fieldsync.trimming import trim
 from fieldsync.watch import Watches
 
 if TYPE_CHECKING:
@@ -90,6 +91,18 @@ class Replica:
             raise
         if batch.touched:
             self.watches.announce(batch.touched)
+
+    def trim(self, scopes: list[str] | None, *, before_ms: int, keep: int | None = None) -> int:
+        """Forget removals of these scopes, of all if None; see trimming.trim. Returns how many changes went."""
+        count = 0
+        with self.store.writing() as writer:
+            for scope in writer.scopes():
+                if scopes is None or scope.name in scopes:
+                    trimmed, gone = trim(writer, scope, before_ms=before_ms, keep=keep)
+                    if gone:
+                        writer.save_scope(trimmed)
+                        count += gone
+        return count
 
     def before_leaving(self) -> None:
         """To be called before own dots leave the device: what others will have seen must survive a power cut here."""

@@ -3,13 +3,15 @@
     initiator                                    responder
       Hello (scopes on offer, their states)  ->
                                              <-  Hello (the shared scopes, their states)
-                                             <-  Declare (context), for each scope that differs
+                                             <-  Declare (context, floor), for each scope that differs
       Declare, Stream ... Stream done        ->
                                              <-  Stream ... Stream done, Settled
       Settled, Bye                           ->
 
-Where nothing differs: Hello, Hello, Bye. Each side is giver and taker at once; a stream is taken chunk by chunk, each
-in one transaction, so a cut link costs nothing but the chunk it cut. Nothing here opens sockets or reads clocks.
+Where a taker may lack removals that its giver has forgotten, it sends Want after the declarations, and the giver
+answers with Sketch; more of both if need be, then Ask and Answer. Where nothing differs: Hello, Hello, Bye. Each side
+is giver and taker at once; a stream is taken chunk by chunk, each in one transaction, so a cut link costs nothing but
+the chunk it cut. Nothing here opens sockets or reads clocks.
 """
 
 from __future__ import annotations
@@ -18,24 +20,38 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fieldsync import exchange, giving, messages, taking
+from fieldsync import exchange, existence, giving, messages, taking
+from fieldsync.context import Context
 from fieldsync.errors import DigestMismatch, ProtocolError, SyncError, VersionMismatch
 from fieldsync.exchange import Superseded
-from fieldsync.messages import VERSION, Bye, Declare, Hello, Refusal, Settled, Skipped, Stream
+from fieldsync.messages import (
+    VERSION,
+    Answer,
+    Ask,
+    Bye,
+    Declare,
+    Hello,
+    Refusal,
+    Settled,
+    Sketch,
+    Skipped,
+    Stream,
+    Want,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fieldsync.context import Context
+    from fieldsync.changes import Chunk
     from fieldsync.exchange import Declaration, State
     from fieldsync.messages import Message
-    from fieldsync.replica import Replica
-    from fieldsync.store import Reader
+    from fieldsync.replica import Replica, WriteBatch
+    from fieldsync.store import Reader, Scope
 
 
 # How many of our flights the peer must have seen before it can send a message: a stream answers a declaration, which
 # answers a hello. However frames interleave on the wire, nobody waits longer.
-WAITED_FOR: dict[type, int] = {Hello: 1, Declare: 1, Stream: 2, Settled: 2}
+WAITED_FOR: dict[type, int] = {Hello: 1, Declare: 1, Stream: 2, Sketch: 2, Answer: 2, Settled: 2}
 
 
 @dataclass(slots=True)
@@ -63,10 +79,13 @@ class _Shared:
     token: bytes = b""
     own: Declaration | None = None
     peer: Declaration | None = None
+    gone: existence.Taker | None = None  # finds out what the peer has no more, where it forgot removals
+    lives: existence.Giver | None = None  # the same, for the peer
     sent: bool = False  # our stream is done
-    taken: bool = False  # theirs is done, and joined
+    received: bool = False  # theirs is done
+    taken: bool = False  # and joined
     told: bool = False
-    heard: bool = False
+    heard: Settled | None = None
     dropped: bool = False  # a newer stream writes this scope now
 
     @property
@@ -75,7 +94,7 @@ class _Shared:
 
     @property
     def is_over(self) -> bool:
-        return self.told and self.heard
+        return self.told and self.heard is not None
 
 
 class Session:
@@ -94,6 +113,7 @@ class Session:
         self._snapshot: Reader | None = None
         self._outgoing: Iterator[Stream] | None = None
         self._greeted = False
+        self._delay = 0  # round trips that questions about existence took beyond the usual
         if initiator:
             self._offer(None)
             self._greet(list(self._offered))
@@ -129,13 +149,11 @@ class Session:
                 self._settle(index, shared)
 
     def _stream(self, index: int, shared: _Shared, peer: Declaration) -> Iterator[Stream]:
-        assert self._snapshot is not None
         assert shared.own is not None
-        scope = self._snapshot.scope(shared.name)
-        assert scope is not None
-        dots = exchange.lacking(self._snapshot, scope, shared.own.context, peer)
+        snapshot, scope = self._moment(shared)
+        dots = exchange.lacking(snapshot, scope, shared.own.context, peer)
         last = None
-        for chunk, count in giving.give(self._snapshot, scope, dots):
+        for chunk, count in giving.give(snapshot, scope, dots):
             if last is not None:
                 yield Stream(index, last, False)
             last = chunk
@@ -149,7 +167,8 @@ class Session:
         """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
         self.report.bytes_received += len(frame)
         message = messages.decode(frame)
-        self.report.round_trips = max(self.report.round_trips, WAITED_FOR.get(type(message), 0))
+        waited = WAITED_FOR.get(type(message), 0)
+        self.report.round_trips = max(self.report.round_trips, waited + self._delay if waited > 1 else waited)
         match message:
             case Skipped():
                 return
@@ -165,6 +184,14 @@ class Session:
                 self._on_stream(message)
             case Settled():
                 self._on_settled(message)
+            case Want():
+                self._on_want(message)
+            case Sketch():
+                self._on_sketch(message)
+            case Ask():
+                self._on_ask(message)
+            case Answer():
+                self._on_answer(message)
             case Bye():
                 self._on_bye()
 
@@ -248,46 +275,119 @@ class Session:
         if not shared.differs or shared.peer is not None:
             raise ProtocolError(f"a declaration of {shared.name!r} that was not due")
         assert shared.own is not None
-        if message.declaration.floor - shared.own.context:
-            raise ProtocolError(
-                f"{shared.name!r}: the peer has forgotten removals that this replica never saw, and this version "
-                "cannot compare what lives: upgrade fieldsync here"
-            )
         shared.peer = message.declaration
+        if shared.peer.floor - shared.peer.context:
+            raise ProtocolError(f"{shared.name!r}: the peer has forgotten removals that it never saw")
+        if existence.is_needed(shared.peer, shared.own):
+            snapshot, scope = self._moment(shared)
+            key = self._replica.mint() + self._replica.mint()
+            shared.gone = existence.Taker(snapshot, scope, shared.own, shared.peer, key)
+            self._control.append(Want(message.scope, shared.gone.held, key))
+            self._delay += not self._initiator
+
+    def _moment(self, shared: _Shared) -> tuple[Reader, Scope]:
+        """What this side gives of a scope, and compares."""
+        assert self._snapshot is not None
+        scope = self._snapshot.scope(shared.name)
+        assert scope is not None
+        return self._snapshot, scope
+
+    # --- existence ---
+
+    def _on_want(self, message: Want) -> None:
+        shared = self._at(message.scope)
+        if shared.own is None or shared.peer is None or not existence.is_needed(shared.own, shared.peer):
+            raise ProtocolError(f"a question about {shared.name!r} that was not due")
+        if bool(message.key) == (shared.lives is not None):
+            raise ProtocolError(f"a sketch of {shared.name!r} that begins twice, or never")
+        if shared.lives is None:
+            dots = existence.compared(shared.own.context, shared.peer)
+            shared.lives = existence.Giver(*self._moment(shared), dots, message.key)
+        symbols = shared.lives.sketch(message.number)
+        self._control.append(Sketch(message.scope, symbols))
+
+    def _on_sketch(self, message: Sketch) -> None:
+        shared, gone = self._unknown(message.scope)
+        gone.receive(message.symbols)
+        self._go_on(message.scope, shared, gone)
+
+    def _on_ask(self, message: Ask) -> None:
+        shared = self._at(message.scope)
+        if shared.lives is None:
+            raise ProtocolError(f"a question about {shared.name!r} before any sketch of it")
+        self._control.append(Answer(message.scope, shared.lives.answer(message.question)))
+
+    def _on_answer(self, message: Answer) -> None:
+        shared, gone = self._unknown(message.scope)
+        gone.receive_answer(message.answer)
+        self._go_on(message.scope, shared, gone)
+
+    def _unknown(self, index: int) -> tuple[_Shared, existence.Taker]:
+        shared = self._at(index)
+        if shared.gone is None or shared.gone.alive is not None:
+            raise ProtocolError(f"an answer about {shared.name!r} that was not asked for")
+        return shared, shared.gone
+
+    def _go_on(self, index: int, shared: _Shared, gone: existence.Taker) -> None:
+        """Ask for more, or, where all is known and the stream is done, end it."""
+        question = gone.question()
+        if gone.alive is not None:
+            if shared.received:
+                self._end_stream(index, shared, None)
+            return
+        self._delay += 1
+        self._control.append(Ask(index, question) if question is not None else Want(index, gone.wanted))
 
     def _on_stream(self, message: Stream) -> None:
         shared = self._at(message.scope)
-        if shared.peer is None or shared.taken:
+        if shared.peer is None or shared.received:
             raise ProtocolError(f"a stream of {shared.name!r} that was not due")
-        if not shared.dropped:
-            try:
-                self._take(shared, message, shared.peer.context)
-            except Superseded:
-                shared.dropped = True
-                self.report.superseded.append(shared.name)
-        if message.done:
-            shared.taken = True
-            self._settle(message.scope, shared)
+        shared.received = message.done
+        if message.done and (shared.gone is None or shared.gone.alive is not None):
+            self._end_stream(message.scope, shared, message.chunk)
+        else:
+            self._take(shared, message.chunk, is_done=False)
 
-    def _take(self, shared: _Shared, message: Stream, giver: Context) -> None:
-        assert shared.own is not None
-        count = 0
-        with self._replica.writing() as batch:
-            scope = batch.writer.scope(shared.name)
-            if scope is None or scope.taker != shared.token:
-                raise Superseded
-            if message.chunk is not None:
-                scope, taken = taking.take(
-                    batch.writer, scope, shared.own.context, giver, message.chunk, self._replica.wall_ms()
-                )
-                batch.note(shared.name, taken.touched, taken.dots)
-                count = taken.changes
-            if message.done:
-                scope = taking.finish(batch.writer, scope, giver)
-                batch.note(shared.name, [], giver)
-            batch.writer.save_scope(scope)
-        self.report.changes_received += count
+    def _end_stream(self, index: int, shared: _Shared, chunk: Chunk | None) -> None:
+        self._take(shared, chunk, is_done=True)
+        shared.taken = True
+        self._settle(index, shared)
+
+    def _take(self, shared: _Shared, chunk: Chunk | None, *, is_done: bool) -> None:
+        """Land what came in one transaction, unless a newer session took the scope over."""
+        if shared.dropped:
+            return
+        try:
+            with self._replica.writing() as batch:
+                changes = self._land(batch, shared, chunk, is_done=is_done)
+        except Superseded:
+            shared.dropped = True
+            self.report.superseded.append(shared.name)
+            return
+        self.report.changes_received += changes
         self.report.records_changed += len(batch.touched)
+
+    def _land(self, batch: WriteBatch, shared: _Shared, chunk: Chunk | None, *, is_done: bool) -> int:
+        """Write a chunk, and Done with what it takes away; returns how many changes came."""
+        assert shared.own is not None
+        assert shared.peer is not None
+        writer, giver, count = batch.writer, shared.peer, 0
+        scope = writer.scope(shared.name)
+        if scope is None or scope.taker != shared.token:
+            raise Superseded
+        if chunk is not None:
+            wall_ms = self._replica.wall_ms()
+            scope, taken = taking.take(writer, scope, shared.own.context, giver.context, chunk, wall_ms)
+            batch.note(shared.name, taken.touched, taken.dots)
+            count = taken.changes
+        if is_done:
+            if shared.gone is not None:
+                scope, touched = existence.drop(writer, scope, shared.gone, self._replica.wall_ms())
+                batch.note(shared.name, touched, Context())
+            scope = taking.finish(writer, scope, giver)
+            batch.note(shared.name, [], giver.context)
+        writer.save_scope(scope)
+        return count
 
     def _settle(self, index: int, shared: _Shared) -> None:
         """Once both streams are done, tell the state that came of it."""
@@ -296,7 +396,7 @@ class Session:
         shared.told = True
         state = self._state(shared.name)
         self._control.append(Settled(index, state.context_hash, state.digest, state.is_provisional, shared.dropped))
-        self._say_bye_if_over()
+        self._compare(shared, state)
 
     def _state(self, name: str) -> State:
         with self._replica.store.reading() as reader:
@@ -306,25 +406,29 @@ class Session:
 
     def _on_settled(self, message: Settled) -> None:
         shared = self._at(message.scope)
-        if not shared.taken or shared.heard:
+        if not shared.received or not shared.sent or shared.heard:
             raise ProtocolError(f"a settlement of {shared.name!r} that was not due")
-        shared.heard = True
+        shared.heard = message
         if message.is_superseded and not shared.dropped:
             self.report.superseded.append(shared.name)
-        state = self._state(shared.name)
-        provisional = state.is_provisional or message.is_provisional
-        if message.context_hash == state.context_hash and message.digest != state.digest and not provisional:
+        if shared.told:
+            self._compare(shared, self._state(shared.name))
+
+    def _compare(self, shared: _Shared, state: State) -> None:
+        """Once both sides have settled: equal contexts mean equal digests."""
+        other = shared.heard
+        if other is None:
+            return
+        provisional = state.is_provisional or other.is_provisional
+        if other.context_hash == state.context_hash and other.digest != state.digest and not provisional:
             raise DigestMismatch(f"{shared.name!r}: equal contexts, but not equal records: damage or a bug")
-        self._say_bye_if_over()
+        if self._initiator and all(one.is_over for one in self._shared if one.differs):
+            self._say_bye()
 
     def _on_bye(self) -> None:
         if self._initiator or not all(shared.is_over for shared in self._shared if shared.differs):
             raise ProtocolError("a bye before all was said")
         self._finish()
-
-    def _say_bye_if_over(self) -> None:
-        if self._initiator and all(shared.is_over for shared in self._shared if shared.differs):
-            self._say_bye()
 
     def _say_bye(self) -> None:
         self._control.append(Bye())

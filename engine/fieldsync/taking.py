@@ -17,6 +17,7 @@ from fieldsync.locating import locate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fieldsync.exchange import Declaration
     from fieldsync.store import Dot, Scope, Writer
 
 
@@ -151,11 +152,13 @@ def _one_by_one(dots: Context) -> list[tuple[bytes, int]]:
     return [(author, seq) for author, low, high in dots.intervals() for seq in range(low, high + 1)]
 
 
-def finish(writer: Writer, scope: Scope, giver: Context) -> Scope:
-    """Done: join the giver's context; returns the scope, not yet saved."""
+def finish(writer: Writer, scope: Scope, declared: Declaration) -> Scope:
+    """Done: join the giver's context and its floor; returns the scope, not yet saved."""
+    giver = declared.context
     own = writer.dictionary.author(scope.author)
     writer.account(scope.id, giver)
     _drop_provisional(writer, scope, giver)
     if scope.author and giver & Context.of([(own, scope.seq + 1, SEQ_MAX)]):
         scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
-    return scope._replace(ready=True)
+    # together: a context that covers removals which are nowhere any more must say so
+    return scope._replace(ready=True, floor=(Context(scope.floor) | declared.floor).data)

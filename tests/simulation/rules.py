@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from tests import model
 from tests.simulation import cells
 
-from fieldsync import exchange, giving, record, taking
+from fieldsync import exchange, existence, giving, record, taking
 from fieldsync.changes import TakenChange
 from fieldsync.context import Context
+from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteReader
 
 if TYPE_CHECKING:
@@ -182,6 +184,77 @@ def parts_are_held_back() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def floors_unchecked() -> Iterator[None]:
+    """A taker trusts the absence of removals though its giver has forgotten some that it never saw."""
+    with patch.object(existence, "is_needed", lambda giver, taker: False):
+        yield
+
+
+@contextmanager
+def floors_stay() -> Iterator[None]:
+    """Done joins the giver's context, and not its floor."""
+    kept = taking.finish
+
+    def finish(writer: Writer, scope: Scope, declared: exchange.Declaration) -> Scope:
+        return kept(writer, scope, replace(declared, floor=Context()))
+
+    with patch.object(taking, "finish", finish):
+        yield
+
+
+@contextmanager
+def trimmed_unguarded() -> Iterator[None]:
+    """A removal is forgotten whatever it names."""
+    with patch.object(record, "named", lambda dictionary, some: ([], [])):
+        yield
+
+
+@contextmanager
+def trimmed_by_targets() -> Iterator[None]:
+    """A removal is forgotten when the incarnations that it names are known, though cells that it names are not."""
+    with patch.object(record, "named", lambda dictionary, some: ([], [removal[:2] for removal in some])):
+        yield
+
+
+@contextmanager
+def incarnations_only() -> Iterator[None]:
+    """Existence compares incarnations, and neither elements, texts nor cells without existence cell."""
+    kept = existence._gone
+
+    def gone(writer: Writer, taker: existence.Taker, packed: list[bytes]) -> Any:
+        found = kept(writer, taker, packed)
+        return [tuple((*name, bytes([1, 0])) for *name, item in some if item[0]) for some in found]
+
+    with patch.object(existence, "_gone", gone):
+        yield
+
+
+@contextmanager
+def provisional_uncompared() -> Iterator[None]:
+    """Existence compares what is accounted for, and not what is held in part."""
+    with patch.object(existence, "compared", lambda giver, taker: giver & taker.context):
+        yield
+
+
+@contextmanager
+def drops_before_done() -> Iterator[None]:
+    """What a giver has no more goes as soon as that is known, ahead of the stream's end."""
+    kept = Session._go_on
+
+    def go_on(session: Session, index: int, shared: Any, gone: existence.Taker) -> None:
+        if gone.alive is not None and not shared.dropped:
+            with session._replica.writing() as batch:
+                scope = batch.writer.scope(shared.name)
+                if scope is not None and scope.taker == shared.token:
+                    scope, _ = existence.drop(batch.writer, scope, gone, 0)
+                    batch.writer.save_scope(scope)
+        kept(session, index, shared, gone)
+
+    with patch.object(Session, "_go_on", go_on):
+        yield
+
+
 RULES = {
     rule.__name__: rule
     for rule in (
@@ -195,5 +268,12 @@ RULES = {
         one_incarnation_written,
         edits_of_the_dead_vanish,
         parts_are_held_back,
+        floors_unchecked,
+        floors_stay,
+        trimmed_unguarded,
+        trimmed_by_targets,
+        incarnations_only,
+        provisional_uncompared,
+        drops_before_done,
     )
 }

@@ -39,6 +39,7 @@ ACTIONS = {  # how often each is done; a run leaves some out and does others mor
     "link": 24,
     "cut": 8,
     "enter": 3,
+    "trim": 6,
     "reopen": 3,
     "set_clock": 2,
     "fill_disk": 2,
@@ -234,6 +235,14 @@ class Schedule:
     def enter(self, device: Device) -> None:
         scope = self.chance.choice(self.scopes)
         self.attempt(device, f"enters {scope}", lambda: device.database.enter(scope))
+
+    def trim(self, device: Device) -> None:
+        """Forget removals: all, or all but some of the latest."""
+        keep = self.chance.choice([None, 0, 1, 3])
+        before_ms = self.chance.choice([0, self.world.now_ms, 2 * self.world.now_ms])
+        self.attempt(
+            device, f"trims {before_ms} {keep}", lambda: device.replica.trim(None, before_ms=before_ms, keep=keep)
+        )
 
     def set_clock(self, device: Device) -> None:
         device.offset_ms = self.chance.choice(OFFSETS_MS)

@@ -32,9 +32,13 @@ CREATE TABLE fs_provisional(scope INTEGER, author INTEGER, seq INTEGER, giver IN
 CREATE TABLE fs_change(
     scope INTEGER, author INTEGER, seq INTEGER, time INTEGER NOT NULL, flags INTEGER NOT NULL, parts INTEGER NOT NULL,
     live INTEGER NOT NULL, entries BLOB NOT NULL, PRIMARY KEY(scope, author, seq)) WITHOUT ROWID;
+CREATE INDEX fs_removing ON fs_change(scope, time) WHERE flags&2;
 CREATE TABLE fs_removal(
     scope INTEGER, inc_author INTEGER, inc_seq INTEGER, inc_n INTEGER, author INTEGER, seq INTEGER, item BLOB NOT NULL,
     collection INTEGER, key TEXT, PRIMARY KEY(scope, inc_author, inc_seq, inc_n, author, seq)) WITHOUT ROWID;
+CREATE TABLE fs_trash(
+    id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, collection INTEGER NOT NULL, key TEXT NOT NULL,
+    cells BLOB NOT NULL, wall_ms INTEGER NOT NULL);
 CREATE TABLE fs_orphan(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL,
     collection INTEGER NOT NULL, key TEXT, cells BLOB NOT NULL, UNIQUE(scope, author, seq, n));

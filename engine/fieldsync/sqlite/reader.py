@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from fieldsync.changes import REMOVING
 from fieldsync.context import Context
+from fieldsync.limits import SCAN_ROWS_TARGET
+from fieldsync.query import quote
 from fieldsync.sqlite.layout import load_entries, record_table
-from fieldsync.store import ChangeRow, CollectionRow, Entry, OrphanRow, Row, Scope
+from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Row, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -168,6 +172,14 @@ class SQLiteReader:
                 found.setdefault((author, seq, n), []).append((author, seq, n, item))
         return found
 
+    def removing(self, scope: int) -> list[ChangeRow]:
+        """The changes of kept removals, in the order of their times."""
+        sql = (
+            "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? "
+            f"AND flags&{REMOVING} ORDER BY time, author, seq"
+        )
+        return [_change(row) for row in self._db.execute(sql, (scope,))]
+
     def removals_by(self, scope: int, dot: Dot, entries: list[Entry]) -> list[Removal]:
         """The removals that one change made, which its entries name."""
         sql = (
@@ -190,6 +202,19 @@ class SQLiteReader:
             for author, seq, first, count in entries
             for collection, key in self._db.execute(sql, (scope, author, seq, first, first + count - 1, *dot))
         ]
+
+    def records(self, scope: int) -> Iterator[tuple[int, list[Row]]]:
+        """All records of a scope: (collection, some of its rows)."""
+        for known in self.collections():
+            sql = f"SELECT _id, _scope, _key, _cells FROM {record_table(known.id)} WHERE _scope=?"
+            for some in batched(self._db.execute(sql, (scope,))):
+                yield known.id, list(map(_row, some))
+
+    def all_orphans(self, scope: int) -> Iterator[list[OrphanRow]]:
+        """All cells held without existence cell, some at a time."""
+        sql = "SELECT id, author, seq, n, collection, key, cells FROM fs_orphan WHERE scope=?"
+        for some in batched(self._db.execute(sql, (scope,))):
+            yield list(map(_orphan, some))
 
     def has_orphans(self, scope: int) -> bool:
         """Whether the scope has any cells without their existence cell."""
@@ -231,6 +256,71 @@ class SQLiteReader:
         """How many changes the index of a scope has."""
         return int(self._db.execute("SELECT count(*) FROM fs_change WHERE scope=?", (scope,)).get)
 
+    # --- looking for damage ---
+
+    def damage(self, most: int) -> list[str]:
+        """What SQLite finds wrong with its pages and indexes, and what is wrong with the file's tables of numbers."""
+        found = [text for (text,) in self._db.execute(f"PRAGMA integrity_check({int(most)})") if text != "ok"]
+        for table, rule in NUMBERED.items():
+            count, last, good = self._db.execute(f"SELECT count(*), max(id), total({rule}) FROM {table}").fetchone()
+            if count != (last or 0) or count != good:
+                found.append(f"{table} does not number 1 to {count}, or not what it has to")
+        return found
+
+    def strays(self) -> tuple[list[tuple[int, int]], int]:
+        """Rows of no scope: (collection, number) of records and orphans, and how many others."""
+        unknown = "NOT IN (SELECT id FROM fs_scope)"
+        places = [(HEADLESS, row) for (row,) in self._db.execute(f"SELECT id FROM fs_orphan WHERE scope {unknown}")]
+        for known in self.collections():
+            sql = f"SELECT _id FROM {record_table(known.id)} WHERE _scope {unknown}"
+            places += [(known.id, row) for (row,) in self._db.execute(sql)]
+        count = "SELECT count(*) FROM {} WHERE scope " + unknown
+        return places, sum(self._db.execute(count.format(table)).get for table in OF_SCOPES)
+
+    def indexed(self, scope: int) -> Iterator[tuple[ChangeRow, bool]]:
+        """All changes of the index in the order of their dots, and whether their entries could be read."""
+        sql = "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? ORDER BY author, seq"
+        for row in self._db.execute(sql, (scope,)):
+            try:
+                yield _change(row), True
+            except (ValueError, TypeError):
+                yield ChangeRow(*row[:6], []), False
+
+    def removal_log(self, scope: int) -> Iterator[tuple[Dot, Removal]]:
+        """All kept removals with the dots of their changes, in the order of these."""
+        sql = (
+            "SELECT author, seq, inc_author, inc_seq, inc_n, item FROM fs_removal WHERE scope=? "
+            "ORDER BY author, seq, inc_author, inc_seq, inc_n"
+        )
+        for author, seq, *removal in self._db.execute(sql, (scope,)):
+            yield (author, seq), tuple(removal)
+
+    def shown(self, collection: CollectionRow, ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
+        """What the columns of records show, by their numbers."""
+        names = "".join(f", {quote(name)}" for name, _, _, _ in collection.columns)
+        sql = f"SELECT _id{names} FROM json_each(?) CROSS JOIN {record_table(collection.id)} ON _id=json_each.value"
+        return {row[0]: row[1:] for row in self._db.execute(sql, (json.dumps(ids),))}
+
+    def intervals(self, scope: int) -> list[tuple[int, int, int]]:
+        """The context as it is kept: (author id, low, high)."""
+        sql = "SELECT author, low, high FROM fs_context WHERE scope=? ORDER BY author, low"
+        return self._db.execute(sql, (scope,)).fetchall()
+
+    def givers(self, scope: int) -> list[tuple[int, int, bytes | None]]:
+        """The provisional dots as they are kept: (author id, seq, context of the giver or None)."""
+        sql = (
+            "SELECT author, seq, context FROM fs_provisional LEFT JOIN fs_giver ON fs_giver.id=giver WHERE scope=? "
+            "ORDER BY author, seq"
+        )
+        return self._db.execute(sql, (scope,)).fetchall()
+
+
+OF_SCOPES = ("fs_change", "fs_removal", "fs_context", "fs_provisional")
+NUMBERED = {  # tables whose numbers have no gaps, and what makes a row of one right
+    "fs_author": "typeof(name)='blob' AND length(name)=8 AND name<>zeroblob(8)",
+    "fs_field": "typeof(name)='text' AND kind BETWEEN 1 AND 255",
+    "fs_collection": "typeof(name)='text'",
+}
 
 READING = frozenset(
     {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
@@ -245,6 +335,12 @@ DESCRIBING = frozenset(
 def _only_reads(operation: int, first: str | None, *_: str | None) -> int:
     is_described = operation == apsw.SQLITE_PRAGMA and (first or "").lower() in DESCRIBING
     return apsw.SQLITE_OK if operation in READING or is_described else apsw.SQLITE_DENY
+
+
+def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    """Rows, some at a time."""
+    while some := list(islice(rows, SCAN_ROWS_TARGET)):
+        yield some
 
 
 _row = Row._make  # a call less than Row(*...), for each of many rows

@@ -12,11 +12,11 @@ import apsw
 from fieldsync import record
 from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded, SchemaError
-from fieldsync.limits import FIELDS_MAX
+from fieldsync.limits import FIELDS_MAX, TRASH_ROWS_MAX
 from fieldsync.query import column_value, quote
 from fieldsync.sqlite.layout import dump_columns, dump_entries, record_table
-from fieldsync.sqlite.reader import SQLiteReader
-from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
+from fieldsync.sqlite.reader import OF_SCOPES, SQLiteReader
+from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -218,6 +218,14 @@ class SQLiteWriter(SQLiteReader):
         """Take records away."""
         self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
 
+    def put_trash(self, rows: list[TrashRow]) -> None:
+        """Keep records that went for a while; of very many, the latest."""
+        self._db.executemany("INSERT INTO fs_trash VALUES(?, ?, ?, ?, ?, ?)", [(None, *row[1:]) for row in rows])
+        self._db.execute(
+            "DELETE FROM fs_trash WHERE id NOT IN (SELECT id FROM fs_trash ORDER BY id DESC LIMIT ?)",
+            (TRASH_ROWS_MAX,),
+        )
+
     def put_orphan(self, scope: int, orphan: OrphanRow) -> int:
         """Add or replace the cells of an incarnation without existence cell; returns the row's number."""
         self._db.execute(
@@ -264,6 +272,22 @@ class SQLiteWriter(SQLiteReader):
             ],
         )
 
+    def forget_removals(self, scope: int, changes: list[ChangeRow]) -> None:
+        """Take changes of removals out of the index, and what they removed out of the log."""
+        self._db.executemany(
+            "DELETE FROM fs_removal WHERE scope=? AND inc_author=? AND inc_seq=? AND inc_n BETWEEN ? AND ? "
+            "AND author=? AND seq=?",
+            [
+                (scope, author, seq, first, first + count - 1, change.author, change.seq)
+                for change in changes
+                for author, seq, first, count in change.entries
+            ],
+        )
+        self._db.executemany(
+            "DELETE FROM fs_change WHERE scope=? AND author=? AND seq=?",
+            [(scope, change.author, change.seq) for change in changes],
+        )
+
     def account(self, scope: int, dots: Context) -> None:
         """Take dots into the context."""
         for author, intervals in groupby(dots.intervals(), key=itemgetter(0)):
@@ -285,6 +309,34 @@ class SQLiteWriter(SQLiteReader):
             "INSERT INTO fs_context VALUES(?, ?, 1, ?) ON CONFLICT DO UPDATE SET high=excluded.high",
             (scope, author, seq),
         )
+
+    def set_context(self, scope: int, context: Context) -> None:
+        """State the context anew: with holes where something was lost, so that no peer is told it is held."""
+        rows = [(scope, *self.author_ids([author]), low, high) for author, low, high in context.intervals()]
+        self._db.execute("DELETE FROM fs_context WHERE scope=?", (scope,))
+        self._db.executemany("INSERT INTO fs_context VALUES(?, ?, ?, ?)", rows)
+
+    def delete_changes(self, scope: int, dots: list[Dot]) -> None:
+        """Take changes out of the index."""
+        self._db.executemany(
+            "DELETE FROM fs_change WHERE scope=? AND author=? AND seq=?", [(scope, *dot) for dot in dots]
+        )
+
+    def delete_removals(self, scope: int, dots: list[Dot]) -> None:
+        """Take what some changes removed out of the log."""
+        self._db.executemany(
+            "DELETE FROM fs_removal WHERE scope=? AND author=? AND seq=?", [(scope, *dot) for dot in dots]
+        )
+
+    def delete_strays(self) -> None:
+        """Take away the rows of no scope."""
+        tables = [(record_table(known.id), "_scope") for known in self.collections()]
+        for table, column in [*tables, *((table, "scope") for table in ("fs_orphan", *OF_SCOPES))]:
+            self._db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM fs_scope)")
+
+    def reindex(self) -> None:
+        """Build all of SQLite's indexes anew."""
+        self._db.execute("REINDEX")
 
     def put_provisional(self, scope: int, dots: list[tuple[bytes, int]], giver: Context) -> None:
         """Remember dots that are held but not accounted for, and the giver's context they came under."""
