@@ -4,7 +4,8 @@
             incarnation (author, seq, n), dot (author, seq), kind, field name, sub       (docs/protocol.md, Existence)
 
 Removable are existence cells, cells that live side by side (set elements, texts), and every cell of an incarnation
-without existence cell; of the others, seen says what replaced them.
+without existence cell, or whose existence cell is not compared: the other side may have removed it. Of the others, seen
+says what replaced them.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -116,11 +117,12 @@ cdef inline uint64_t hash_cell(Hasher *h, const Incarnation *inc, const Cell *ce
 cdef void put_items(Hasher *h, const Incarnation *inc) noexcept nogil:
     cdef size_t i
     cdef const Cell *cell
-    if inc.alive and is_compared(&h.compared, &inc.name):
+    cdef bint is_known = inc.alive and is_compared(&h.compared, &inc.name)
+    if is_known:
         write_fixed(&h.out, hash_existence(h, inc))
     for i in range(inc.count):
         cell = &inc.cells[i]
-        if (cell.kind & SIDE_BY_SIDE or not inc.alive) and is_compared(&h.compared, &cell.stamp):
+        if (cell.kind & SIDE_BY_SIDE or not is_known) and is_compared(&h.compared, &cell.stamp):
             write_fixed(&h.out, hash_cell(h, inc, cell))
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 for name, examples in {"small": 15, "default": 100, "long": 5_000}.items():
@@ -13,3 +14,11 @@ for name, examples in {"small": 15, "default": 100, "long": 5_000}.items():
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _notes(tmp_path_factory):
+    """Notes of the files that tests open stay out of the home of whoever runs them; children inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield

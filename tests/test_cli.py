@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 
+import apsw
 import pytest
 
 import fieldsync as fs
 from fieldsync import cli
 from fieldsync.samples import find_flights
 
-COMMANDS = ["load", "serve", "sync", "info", "demo"]
+COMMANDS = ["load", "serve", "sync", "info", "doctor", "demo"]
 TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
 
 
@@ -113,6 +114,56 @@ def test_info_shows_the_scopes(load, run, tmp_path):
             assert line.replace("│", " ").split() == [scope.name, "1", "1", "ready", scope.digest]
 
 
+def damage(path, statement):
+    connection = apsw.Connection(str(path))
+    connection.execute(statement)
+    connection.close()
+
+
+def test_doctor_finds_nothing_in_a_healthy_file(load, run, tmp_path):
+    load()
+    for option in ([], ["--repair"]):
+        code, out, err = run("doctor", tmp_path / "field.db", *option)
+        assert (code, err) == (0, "")
+        assert "2 scopes, 2 records, 2 changes: 0 faults, 0 left" in out
+
+
+def test_doctor_names_faults_and_mends_them(load, run, tmp_path):
+    load()
+    damage(tmp_path / "field.db", "UPDATE fs_record_1 SET _cells=x'01' WHERE _key='a'")
+    damage(tmp_path / "field.db", "UPDATE fs_change SET entries=x''")
+    code, out, _ = run("doctor", tmp_path / "field.db")
+    assert code == 1
+    assert "job/7, orders, a: the record's cells are damaged" in out
+    assert "job/8: the change index leaves out a part of change 1 of author" in out
+    assert "2 scopes, 2 records, 2 changes: 2 faults, 2 left" in out
+    assert "keep a copy of the file, then run this again with --repair" in out
+    code, out, _ = run("doctor", tmp_path / "field.db", "--repair")
+    assert code == 0
+    assert "a: the record's cells are damaged (fetched back by the next syncs)" in out
+    assert "or miscounts it (rebuilt from the cells)" in out
+    assert "job/7: 1 records come back with the next sync" in out
+    assert "digests computed again, which the next sync compares: job/7" in out
+    assert "2 faults, 0 left" in out
+    assert "0 faults, 0 left" in run("doctor", tmp_path / "field.db")[1]
+
+
+def test_doctor_does_not_claim_what_it_cannot_know(load, run, tmp_path):
+    load()
+    damage(tmp_path / "field.db", "UPDATE fs_scope SET digest=zeroblob(16) WHERE name='job/8'")
+    code, out, _ = run("doctor", tmp_path / "field.db", "--repair")
+    assert (code, "1 faults, 1 left" in out) == (1, True)
+    assert "sync with an undamaged replica, then run this again" in out
+
+
+def test_doctor_lists_the_first_of_many_faults(run, tmp_path):
+    with fs.open(tmp_path / "field.db") as db:
+        db.load("notes", [{"n": str(n), "x": n} for n in range(30)], key="n", scope=lambda _: "job/7")
+    damage(tmp_path / "field.db", "UPDATE fs_record_1 SET _cells=x'01'")
+    code, out, _ = run("doctor", tmp_path / "field.db")
+    assert (code, out.count("the record's cells are damaged"), "... and 10 more" in out) == (1, 20, True)
+
+
 # --- what goes wrong ---
 
 
@@ -127,6 +178,7 @@ def test_info_shows_the_scopes(load, run, tmp_path):
         (["load", "good.csv", "--key", "id", "--scope", "job", "--db", "no/where.db"], "cannot be opened"),
         (["load", "good.csv", "--key", "id", "--scope", "job", "--collection", "fs_x"], "collection 'fs_x'"),
         (["info", "text.db"], "is not a Fieldsync file"),
+        (["doctor", "text.db"], "is not a Fieldsync file"),
         (["serve", "--db", "field.db", "--host", "0.0.0.0"], "not a loopback address"),
         (["sync", "--db", "field.db", "ws://192.0.2.1"], "not a loopback address"),
         (["sync", "--db", "field.db", "nonsense [/x]"], "'nonsense [/x]' is not an address"),

@@ -15,14 +15,15 @@ import fieldsync
 PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("errors", "limits", "clock", "codec", "context", "reconcile"),
-    *("types", "record", "store", "changes", "apply", "transaction", "trimming"),
+    *("types", "record", "store", "changes", "apply", "transaction", "trimming", "leaving"),
     *("values", "schema", "draft", "query"),
-    *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite"),
+    *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite", "sqlite.sorting"),
+    *("rebuild", "examine", "verify"),
     *("watch", "replica", "reading", "writing"),
-    *("exchange", "giving", "existence", "locating", "taking", "messages", "session"),
+    *("exchange", "giving", "existence", "locating", "taking", "messages", "greeting", "session", "bundle"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),
-    *("database", "fieldsync"),
+    *("copies", "database", "fieldsync"),
     *("samples", "progress", "device", "demo", "cli", "__main__"),
 ]
 CORE = LAYERS[: LAYERS.index("websocket")]

@@ -11,7 +11,9 @@ Where everything is: database.py is the front door (open, Database), reading.py 
 Query, Transaction). schema.py declares records, values.py says what they hold, query.py compiles queries; loading.py
 loads rows, tables.py reads them from files. replica.py is a store, a clock and the news of what changed: transaction.py
 and apply.py write over sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py,
-which websocket.py and memory.py carry. The kernels are native/*.pyx, each called by one module.
+which websocket.py and memory.py carry. copies.py recognises copied and restored files, verify.py looks for damage
+(examine.py) and mends it, rebuild.py computes again what follows from the cells. The kernels are native/*.pyx, each
+called by one module.
 """
 
 import importlib
@@ -35,6 +37,7 @@ from fieldsync.errors import (
     LimitExceeded,
     LoadError,
     MissingDependency,
+    NotDelivered,
     NotFound,
     ProtocolError,
     SchemaError,
@@ -48,6 +51,8 @@ from fieldsync.watch import Event, Watch
 from fieldsync.writing import Transaction
 
 if typing.TYPE_CHECKING:
+    from fieldsync.bundle import BundleReport
+    from fieldsync.examine import Fault, VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.session import Report
 
@@ -55,6 +60,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyExists",
     "AmbiguousKey",
+    "BundleReport",
     "Busy",
     "ClosedError",
     "ConnectionFailed",
@@ -66,12 +72,14 @@ __all__ = [
     "DigestMismatch",
     "DiskFull",
     "Event",
+    "Fault",
     "FieldsyncError",
     "FormatTooNew",
     "LimitExceeded",
     "LoadError",
     "LoadReport",
     "MissingDependency",
+    "NotDelivered",
     "NotFound",
     "ProtocolError",
     "Query",
@@ -85,6 +93,7 @@ __all__ = [
     "Table",
     "Transaction",
     "Unknown",
+    "VerifyReport",
     "VersionMismatch",
     "Watch",
     "field",
@@ -93,7 +102,13 @@ __all__ = [
 ]
 
 
-_LATE = {"LoadReport": "fieldsync.loading", "Report": "fieldsync.session"}  # only a load or a sync needs these modules
+_LATE = {  # few programs need these modules at once
+    "BundleReport": "fieldsync.bundle",
+    "Fault": "fieldsync.examine",
+    "LoadReport": "fieldsync.loading",
+    "Report": "fieldsync.session",
+    "VerifyReport": "fieldsync.examine",
+}
 
 
 def __getattr__(name: str) -> typing.Any:

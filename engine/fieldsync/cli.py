@@ -134,6 +134,42 @@ def info(file: Annotated[Path, typer.Argument(help="The database file.", exists=
         console.print(grid)
 
 
+@app.command(epilog=_example("fieldsync doctor field.db --repair"))
+def doctor(
+    file: Annotated[Path, typer.Argument(help="The database file.", exists=True)],
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+) -> None:
+    """Look at all of a file for damage: each record, and all that follows from it. Exit code 1 if any is left."""
+    from fieldsync.progress import bar_of_rows
+
+    with fieldsync.open(file) as database, bar_of_rows(file.name) as progress:
+        report = database.verify(repair=repair, progress=progress)
+    for fault in report.faults[:20]:
+        _say(f"{fault} ({fault.remedy})" if repair else str(fault), "yellow")
+    if report.fault_count > 20:
+        _say(f"... and {report.fault_count - 20:,} more", "yellow")
+    for scope, count in report.fetching.items():
+        _say(f"{scope}: {count:,} records come back with the next sync from a replica that holds them")
+    if report.unproven:
+        _say(f"digests computed again, which the next sync compares: {', '.join(report.unproven)}")
+    _say(
+        f"{report.scopes:,} scopes, {report.records:,} records, {report.changes:,} changes: "
+        f"{report.fault_count:,} faults, {len(report.left) if repair else report.fault_count:,} left"
+    )
+    if not report.is_sound:
+        _say(_advice(repair), "red")
+        raise typer.Exit(1)
+
+
+def _advice(repaired: bool) -> str:
+    if not repaired:
+        return "keep a copy of the file, then run this again with --repair"
+    return (
+        "sync with an undamaged replica, then run this again; if anything is left then, enter the same scopes in a new "
+        "file and sync it (docs/recovery.md)"
+    )
+
+
 @app.command(epilog=_example("fieldsync demo --rows 20000"))
 def demo(
     rows: Annotated[int | None, typer.Option(min=1000, help="Load so many rows only.")] = None,

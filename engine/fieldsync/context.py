@@ -54,6 +54,14 @@ class Context:
         """The set as (author, low, high), ascending."""
         return _checked(diff.intervals, self.data)
 
+    def authors(self) -> bytes:
+        """The authors of its dots, ascending, 8 bytes each."""
+        return b"".join(dict.fromkeys(author for author, _, _ in self.intervals()))
+
+    def count(self) -> int:
+        """How many dots there are."""
+        return sum(high - low + 1 for _, low, high in self.intervals())
+
     def contiguous(self) -> Context:
         """Its version vector: of each author the dots from 1 on, up to the first that lacks."""
         return Context.of(interval for interval in self.intervals() if interval[1] == 1)

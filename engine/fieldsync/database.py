@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import apsw
 
+from fieldsync.copies import recognise
 from fieldsync.errors import DataError, NotFound, SchemaError
-from fieldsync.limits import IDLE_SECONDS_MAX
+from fieldsync.leaving import pending
+from fieldsync.limits import IDLE_SECONDS_MAX, REMOVALS_KEPT_MS
 from fieldsync.query import Plan
 from fieldsync.reading import Table
 from fieldsync.replica import Replica
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
+    from fieldsync.bundle import BundleReport
+    from fieldsync.examine import VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.schema import Record, Snapshot
     from fieldsync.session import Report
@@ -37,13 +43,15 @@ def open(  # noqa: A001 - reads as fieldsync.open
     *declared: type[Record],
     durability: str = "full",
     hub: bool = False,
+    notes: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Database:
     """Open a database file, made if it does not exist, with the collections that the app declares, if any.
 
     durability: "full" (each transaction survives a power cut) or "fast" (it survives a crash of the app; a power cut
-    may cost the last ones). hub: take every scope that a peer offers. progress(done, total) is called while columns
-    are rebuilt because declared fields changed.
+    may cost the last ones). hub: take every scope that a peer offers. notes: the folder of the notes by which a
+    copied or restored file is recognised, the user's state folder if None. progress(done, total) is called while
+    columns are rebuilt because declared fields changed.
     """
     if durability not in ("full", "fast"):
         raise ValueError(f'durability is "full" or "fast", not {durability!r}')
@@ -51,6 +59,7 @@ def open(  # noqa: A001 - reads as fieldsync.open
         raise ValueError(f"a database is a file that several connections share, not {path!r}; give it a path")
     store = SQLiteStore(path, full=durability == "full")
     try:
+        recognise(store, notes)
         return Database(Replica(store, takes_all=hub), declared, progress)
     except BaseException:
         store.close()
@@ -73,6 +82,7 @@ class ScopeInfo:
     state: str  # "ready", or "filling" before a first sync is complete
     digest: str  # equal digests at equal contexts: equal records
     changes: int  # in the index, which syncs read
+    pending: int  # changes, own and relayed, that no hub is known to have
 
 
 class Database:
@@ -148,6 +158,26 @@ class Database:
             for name in scopes:
                 writer.enter(name)
 
+    def leave(self, *scopes: str, lose_pending: bool = False) -> None:
+        """Hold these scopes no longer: their records go from this file, and stay wherever else they are.
+
+        NotDelivered while a hub is not known to have all that is here, other devices' changes included: sync with it
+        first. lose_pending: leave all the same, and lose what nobody else has.
+        """
+        self.replica.leave(list(scopes), lose_pending=lose_pending)
+
+    def trim(
+        self, *scopes: str, older_than: timedelta = timedelta(milliseconds=REMOVALS_KEPT_MS), keep: int | None = None
+    ) -> int:
+        """Forget removals older than that, and all but the `keep` latest of each scope; returns how many changes went.
+
+        A deleted record then takes no room here, and a device that comes back after any absence still learns of it: by
+        comparing what lives. Removals that name changes which have not come here yet stay. All scopes if none is named.
+        """
+        self._check_held(list(scopes))
+        before_ms = self.replica.wall_ms() - older_than // timedelta(milliseconds=1)
+        return self.replica.trim(list(scopes) or None, before_ms=before_ms, keep=keep)
+
     # --- reading ---
 
     def collection(self, of: type[Record] | str) -> Collection:
@@ -186,9 +216,32 @@ class Database:
                     "ready" if scope.ready else "filling",
                     scope.digest.hex(),
                     reader.count_changes(scope.id),
+                    0 if self.replica.takes_all else pending(reader, scope).count(),
                 )
                 for scope in reader.scopes()
             ]
+
+    # --- looking after the file ---
+
+    def verify(self, *, repair: bool = False, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
+        """Look at every record and all that follows from it; with repair, mend what can be mended.
+
+        A repair holds the writer lock while it lasts. Records that were damaged go, and come back with the next syncs
+        from replicas that hold them. progress(done, total) is called with numbers of rows.
+        """
+        from fieldsync import verify
+
+        with self.replica.store.reading() as reader:
+            report = verify.verify(reader, progress)
+        if not repair:
+            return report
+        report.repaired, report.left = True, list(report.faults)
+        if not report.is_mendable:
+            return report
+        with self.replica.writing() as batch:
+            report, dropped = verify.repair(batch.writer, progress)
+            batch.touched.extend(dropped)
+        return report
 
     # --- syncing ---
 
@@ -217,6 +270,38 @@ class Database:
         from fieldsync.websocket import connect
 
         return connect(self.replica, peer, scopes=scopes, timeout=timeout, progress=progress)
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *scopes: str,
+        known_to: str | None = None,
+        progress: Callable[[BundleReport], object] | None = None,
+    ) -> BundleReport:
+        """Write scopes, all if none is named, into a bundle: a file that any replica can import, to be carried by hand.
+
+        known_to: the address of a peer that this database has synced with; the bundle then holds just what that peer
+        did not have at the end of the last sync, and builds on that.
+        """
+        from fieldsync import bundle
+
+        self._check_held(list(scopes))
+        names = list(scopes) or [scope.name for scope in self.scopes()]
+        bases = self.replica.agreed_with(known_to, names) if known_to is not None else {}
+        return bundle.replace_file(path, lambda file: bundle.write(self.replica, file, names, bases, progress))
+
+    def import_bundle(
+        self, path: str | os.PathLike[str], *, progress: Callable[[BundleReport], object] | None = None
+    ) -> BundleReport:
+        """Take a bundle in: the same end as a sync with its writer. Scopes that are not held are entered.
+
+        report.incomplete: scopes of which changes that the bundle builds on are not here; what it had has landed, and
+        the next sync or bundle brings the rest. DecodeError where the file is damaged; then nothing was taken.
+        """
+        from fieldsync import bundle
+
+        with Path(path).open("rb") as file:
+            return bundle.read(self.replica, file, progress)
 
     def _check_held(self, scopes: list[str]) -> None:
         if isinstance(scopes, str):

@@ -5,6 +5,7 @@
      |    +-- NotFound             no live record has that key
      |    +-- AmbiguousKey         the key lives in several scopes; name one
      |    +-- AlreadyExists        a live record has that key already
+     |    +-- NotDelivered         a scope cannot be left yet: a hub lacks changes that are here
      |    +-- LimitExceeded        a bound of limits.py would be passed
      |    +-- SchemaError          a declaration contradicts itself or the file
      |    +-- LoadError            a file of rows cannot be read at all
@@ -44,6 +45,10 @@ class AmbiguousKey(DataError, LookupError):
 
 class AlreadyExists(DataError):
     """A live record has that key already."""
+
+
+class NotDelivered(DataError):
+    """A scope cannot be left yet: a hub lacks changes that are here."""
 
 
 class LimitExceeded(DataError):

@@ -7,13 +7,13 @@ was removed: it goes in the transaction of Done (docs/protocol.md, Existence).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync import reconcile
 from fieldsync._native import existence as _kernel
 from fieldsync.apply import Target, Touched, land
 from fieldsync.errors import ProtocolError
-from fieldsync.limits import SKETCH_SYMBOLS_MAX
+from fieldsync.limits import RANGE_ROUNDS_MAX, SKETCH_SYMBOLS_MAX
 from fieldsync.store import HEADLESS, TrashRow
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def items(reader: Reader, scope: Scope, dots: Context, key: bytes) -> bytes:
     return _kernel.ordered(b"".join(found))
 
 
+def is_set(some: bytes) -> bool:
+    """Whether bytes from outside are items, ascending."""
+    return len(some) % reconcile.ITEM_BYTES == 0 and _kernel.ordered(some) == some
+
+
 def _packed(reader: Reader, scope: Scope) -> Iterator[list[bytes]]:
     for _, rows in reader.records(scope.id):
         yield [row.packed for row in rows]
@@ -68,6 +73,7 @@ class Giver:
     def __init__(self, reader: Reader, scope: Scope, dots: Context, key: bytes) -> None:
         self._items = items(reader, scope, dots, key)
         self._sent = 0
+        self._answered = 0
 
     def sketch(self, number: int) -> bytes:
         """The next symbols: at first as many as a taker of so many items will need, then as many as it wants."""
@@ -81,7 +87,18 @@ class Giver:
 
     def answer(self, question: bytes) -> bytes:
         """The answer to a question about ranges."""
+        self._answered += 1
+        if self._answered > RANGE_ROUNDS_MAX:
+            raise ProtocolError("questions about ranges without end")
         return reconcile.answer(self._items, question)
+
+
+class Known(NamedTuple):
+    """What lives at a giver: its items, under a key, of the dots that are compared."""
+
+    key: bytes
+    dots: Context
+    alive: bytes
 
 
 class Taker:
@@ -126,6 +143,11 @@ class Taker:
             raise ProtocolError("an answer to no question")
         self._ranges.receive(answer)
 
+    def known(self) -> Known:
+        """What was found out."""
+        assert self.alive is not None
+        return Known(self.key, self.dots, self.alive)
+
     def _know(self, difference: Difference) -> None:
         gone = set(reconcile.each(difference.ours))
         kept = [item for item in reconcile.each(self._items) if item not in gone] if gone else [self._items]
@@ -136,7 +158,7 @@ def _covers(reader: Reader, context: Context, dot: tuple[int, int]) -> bool:
     return context.covers(reader.dictionary.author(dot[0]), dot[1])
 
 
-def drop(writer: Writer, scope: Scope, taker: Taker, wall_ms: int) -> tuple[Scope, list[Touched]]:
+def drop(writer: Writer, scope: Scope, taker: Known, wall_ms: int) -> tuple[Scope, list[Touched]]:
     """Remove what lives here of the compared dots and not at the giver; records go to the trash.
 
     Returns the scope with its new digest, not yet saved.
@@ -157,7 +179,7 @@ def drop(writer: Writer, scope: Scope, taker: Taker, wall_ms: int) -> tuple[Scop
     return scope, touched
 
 
-def _gone_records(writer: Writer, scope: Scope, taker: Taker) -> Iterator[Target]:
+def _gone_records(writer: Writer, scope: Scope, taker: Known) -> Iterator[Target]:
     names = {known.id: known.name for known in writer.collections()}
     for collection, rows in writer.records(scope.id):
         for row, removals in zip(rows, _gone(writer, taker, [row.packed for row in rows]), strict=True):
@@ -165,7 +187,7 @@ def _gone_records(writer: Writer, scope: Scope, taker: Taker) -> Iterator[Target
                 yield Target(collection, names[collection], row.key, row, removals=removals)
 
 
-def _gone_orphans(writer: Writer, scope: Scope, taker: Taker) -> Iterator[Target]:
+def _gone_orphans(writer: Writer, scope: Scope, taker: Known) -> Iterator[Target]:
     names = {known.id: known.name for known in writer.collections()}
     for orphans in writer.all_orphans(scope.id):
         for orphan, removals in zip(orphans, _gone(writer, taker, [one.packed for one in orphans]), strict=True):
@@ -176,8 +198,7 @@ def _gone_orphans(writer: Writer, scope: Scope, taker: Taker) -> Iterator[Target
                 yield Target(orphan.collection if known else HEADLESS, name, key, None, (orphan,), removals=removals)
 
 
-def _gone(writer: Writer, taker: Taker, packed: list[bytes]) -> list[tuple[tuple[int, int, int, bytes], ...]]:
-    assert taker.alive is not None
+def _gone(writer: Writer, taker: Known, packed: list[bytes]) -> list[tuple[tuple[int, int, int, bytes], ...]]:
     dictionary = writer.dictionary
     intervals = _intervals(writer, taker.dots)
     return _kernel.gone(packed, taker.key, intervals, taker.alive, dictionary.fields, dictionary.authors)

@@ -23,7 +23,7 @@ def join(
 ) -> Report:
     """Sync two replicas of this process; with cut_after, the link dies after so many frames."""
     began = time.perf_counter()
-    sides = (Session(one, initiator=True, scopes=scopes), Session(other, initiator=False))
+    sides = (Session(one, initiator=True, scopes=scopes, peer=other.id.hex()), Session(other, initiator=False))
     try:
         frames, idle, turn = 0, 0, 0
         while idle < 2 and frames != cut_after:

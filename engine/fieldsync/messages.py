@@ -13,10 +13,11 @@ from fieldsync.changes import Chunk, compress, decompress
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, MissingDependency
 from fieldsync.exchange import Declaration
-from fieldsync.existence import KEY_BYTES
+from fieldsync.existence import KEY_BYTES, is_set
 from fieldsync.limits import (
     CHUNK_CHANGES_MAX,
     CONTEXT_BYTES_MAX,
+    EAGER_SCOPES_MAX,
     FIELDS_MAX,
     FRAME_BYTES_MAX,
     HELLO_SCOPES_MAX,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VERSION = 1
+SMALL_BYTES_MAX = 64  # a stream of less has its size in one byte
 ARRAY_ITEMS_MAX = max(HELLO_SCOPES_MAX, FIELDS_MAX + 8)
 SKIPPABLE = 128
 
@@ -46,6 +48,39 @@ class Hello:
     takes_all: bool
     scopes: list[tuple[str, bytes]]
     versions: tuple[int, int] = (VERSION, VERSION)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A hello of a pair that has met before: what changed since the initiator told its states last."""
+
+    pair: bytes  # a hash of who speaks and what was told
+    changed: list[tuple[int, bytes]]  # scopes, by their places in the remembered list, and their states now
+    eager: int  # how many changes come along
+
+
+@dataclass(frozen=True, slots=True)
+class Eager:
+    """All that a scope has beyond a context that the pair remembers."""
+
+    scope: int
+    base: bytes  # the hash of that context
+    news: Context
+    chunk: Chunk | None
+
+
+@dataclass(frozen=True, slots=True)
+class Differ:
+    """The answer to an Again: the states that still differ, the scopes not held here, and those that are new."""
+
+    different: list[tuple[int, bytes]]
+    refused: list[int]
+    more: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The answer to an Again of a pair that is not remembered so: say Hello."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +158,49 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """One scope in a bundle: what its reader is taken to have, what the giver had, and what lived there then."""
+
+    name: str
+    base: Context
+    context: Context
+    floor: Context
+    key: bytes  # with it, `alive` are the items of all removable cells; empty where nobody needs them
+    alive: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A frame of a newer version that need not be understood."""
 
     type: int = field(default=0)
 
 
-Message = Hello | Declare | Stream | Settled | Bye | Refusal | Want | Sketch | Ask | Answer
-TYPES = {Hello: 1, Declare: 2, Stream: 3, Settled: 4, Bye: 5, Refusal: 6, Want: 7, Sketch: 8, Ask: 9, Answer: 10}
+Greetings = Hello | Again | Eager | Differ | Forgotten
+Message = Greetings | Declare | Stream | Settled | Bye | Refusal | Want | Sketch | Ask | Answer | Packed
+TYPES: dict[type, int] = {
+    kind: number
+    for number, kind in enumerate(
+        (
+            Hello,
+            Declare,
+            Stream,
+            Settled,
+            Bye,
+            Refusal,
+            Want,
+            Sketch,
+            Ask,
+            Answer,
+            Again,
+            Eager,
+            Differ,
+            Forgotten,
+            Packed,
+        ),
+        1,
+    )
+}
 
 
 def _msgpack() -> Any:
@@ -163,8 +233,17 @@ def _body(message: Message) -> dict[str, Any]:
         case Settled(scope, context_hash, digest, is_provisional, is_superseded):
             flags = {"p": True} if is_provisional else {}
             return {"s": scope, "h": context_hash, "g": digest, **flags, **({"x": True} if is_superseded else {})}
-        case Bye():
+        case Bye() | Forgotten():
             return {}
+        case Again(pair, changed, eager):
+            return {"h": pair, **_given(c=changed, e=eager)}
+        case Eager(scope, base, news, chunk):
+            body = _eager_chunk(chunk, news) if chunk else {}
+            return {**_given(s=scope), "b": base, "c": news.data, **body}
+        case Packed(name, base, context, floor, key, alive):
+            return {"n": name, "c": context.data, "!f": floor.data, **_given(b=base.data, k=key, i=alive)}
+        case Differ(different, refused, more):
+            return _given(d=different, x=refused, n=more)
         case Want(scope, number, key):
             return {"s": scope, "n": number, **({"k": key} if key else {})}
         case Sketch(scope, symbols):
@@ -177,14 +256,38 @@ def _body(message: Message) -> dict[str, Any]:
             return {"c": code, "t": text}
 
 
+def _given(**items: Any) -> dict[str, Any]:
+    """A body without what is empty or zero."""
+    return {key: value for key, value in items.items() if value}
+
+
 def _chunk_body(chunk: Chunk) -> dict[str, Any]:
-    return {
-        "n": chunk.count,
-        "a": chunk.authors,
-        "f": chunk.fields,
-        "k": chunk.collections,
-        "z": compress(chunk.streams),
-    }
+    body = _given(n=chunk.count if chunk.count != 1 else 0, a=chunk.authors, f=chunk.fields, k=chunk.collections)
+    packed = compress(chunk.streams)
+    if any(size or len(data) >= SMALL_BYTES_MAX for size, data in packed):
+        return {**body, "z": packed}
+    return {**body, "y": b"".join([bytes([len(data)]) + data for _, data in packed])}
+
+
+def _eager_chunk(chunk: Chunk, news: Context) -> dict[str, Any]:
+    """Its authors begin with those of the news, as a rule, which are not said twice."""
+    body, known = _chunk_body(chunk), news.authors()
+    if not chunk.authors.startswith(known):
+        return {**body, "w": True}
+    rest = chunk.authors[len(known) :]
+    return {key: value for key, value in body.items() if key != "a"} | _given(a=rest)
+
+
+def _small(data: bytes) -> list[bytes]:
+    """Streams of less than SMALL_BYTES_MAX each: a byte for the size, then the bytes."""
+    streams, at = [], 0
+    while at < len(data):
+        end = at + 1 + data[at]
+        if data[at] >= SMALL_BYTES_MAX or end > len(data):
+            raise DecodeError("a chunk whose small streams are cut short, or are not small")
+        streams.append(data[at + 1 : end])
+        at = end
+    return streams
 
 
 def decode(frame: bytes) -> Message | Skipped:
@@ -274,15 +377,23 @@ def _hello(fields: _Fields) -> Hello:
     versions = fields.items("v", 2)
     if len(versions) != 2 or any(type(version) is not int for version in versions):
         raise DecodeError("a hello without a range of versions")
-    scopes = fields.pairs("s", HELLO_SCOPES_MAX, str, bytes)
+    if "s" not in fields:
+        raise DecodeError("a hello without scopes")
+    scopes = _named_states(fields, "s")
+    replica = fields.data("r", 16, exact=True)
+    return Hello(replica, fields.number("t", 1 << 62), fields.flag("a"), scopes, (versions[0], versions[1]))
+
+
+def _named_states(fields: _Fields, key: str) -> list[tuple[str, bytes]]:
+    """Scopes by name, each once, and their states."""
+    scopes = fields.pairs(key, HELLO_SCOPES_MAX, str, bytes, [])
     for name, state in scopes:
         _text(name, SCOPE_NAME_BYTES_MAX)
         if len(state) != 8:
             raise DecodeError("a hello whose states are not of 8 bytes")
     if len({name for name, _ in scopes}) != len(scopes):
         raise DecodeError("a hello that offers a scope twice")
-    replica = fields.data("r", 16, exact=True)
-    return Hello(replica, fields.number("t", 1 << 62), fields.flag("a"), scopes, (versions[0], versions[1]))
+    return scopes
 
 
 def _declare(fields: _Fields) -> Declare:
@@ -295,17 +406,65 @@ def _declare(fields: _Fields) -> Declare:
 
 
 def _stream(fields: _Fields) -> Stream:
-    scope, done = fields.number("s", HELLO_SCOPES_MAX), fields.flag("d")
-    if "z" not in fields:
-        return Stream(scope, None, done)
-    chunk = Chunk(
-        fields.number("n", CHUNK_CHANGES_MAX),
-        fields.data("a", FRAME_BYTES_MAX),
-        fields.pairs("f", FIELDS_MAX, str, int),
-        [_text(name, FRAME_BYTES_MAX) for name in fields.items("k", FIELDS_MAX)],
-        decompress(fields.pairs("z", FIELDS_MAX + 8, int, bytes)),
+    return Stream(fields.number("s", HELLO_SCOPES_MAX), _chunk(fields), fields.flag("d"))
+
+
+def _chunk(fields: _Fields, authors: bytes = b"") -> Chunk | None:
+    """The chunk of a body, if it has one; its first authors are those given."""
+    if "z" in fields:
+        streams = decompress(fields.pairs("z", FIELDS_MAX + 8, int, bytes))
+    elif "y" in fields:
+        streams = _small(fields.data("y", FRAME_BYTES_MAX))
+    else:
+        return None
+    return Chunk(
+        fields.number("n", CHUNK_CHANGES_MAX, 1),
+        authors + fields.data("a", FRAME_BYTES_MAX, default=b""),
+        fields.pairs("f", FIELDS_MAX, str, int, []),
+        [_text(name, FRAME_BYTES_MAX) for name in fields.items("k", FIELDS_MAX, [])],
+        streams,
     )
-    return Stream(scope, chunk, done)
+
+
+def _again(fields: _Fields) -> Again:
+    pair = fields.data("h", 8, exact=True)
+    return Again(pair, _states(fields, "c"), fields.number("e", EAGER_SCOPES_MAX, 0))
+
+
+def _states(fields: _Fields, key: str) -> list[tuple[int, bytes]]:
+    """Scopes, each once and ascending, and their states."""
+    found = fields.pairs(key, HELLO_SCOPES_MAX, int, bytes, [])
+    if any(len(state) != 8 for _, state in found) or not _ascend([number for number, _ in found]):
+        raise DecodeError("states that are not of 8 bytes, or of scopes that do not ascend")
+    return found
+
+
+def _ascend(numbers: list[Any]) -> bool:
+    return all(type(one) is int and one >= 0 for one in numbers) and numbers == sorted(set(numbers))
+
+
+def _eager(fields: _Fields) -> Eager:
+    scope, base = fields.number("s", HELLO_SCOPES_MAX, 0), fields.data("b", 8, exact=True)
+    news = Context(fields.data("c", CONTEXT_BYTES_MAX)).check()
+    return Eager(scope, base, news, _chunk(fields, b"" if fields.flag("w") else news.authors()))
+
+
+def _differ(fields: _Fields) -> Differ:
+    refused = fields.items("x", HELLO_SCOPES_MAX, [])
+    if not _ascend(refused):
+        raise DecodeError("scopes that do not ascend")
+    return Differ(_states(fields, "d"), refused, _named_states(fields, "n"))
+
+
+def _packed(fields: _Fields) -> Packed:
+    base, context, floor = (
+        Context(fields.data(key, CONTEXT_BYTES_MAX, default=b"")).check() for key in ("b", "c", "!f")
+    )
+    key = fields.data("k", KEY_BYTES, exact=True) if "k" in fields else b""
+    alive = fields.data("i", FRAME_BYTES_MAX, default=b"")
+    if not is_set(alive):
+        raise DecodeError("items that are not of 8 bytes, or do not ascend")
+    return Packed(fields.text("n", SCOPE_NAME_BYTES_MAX), base, context, floor, key, alive)
 
 
 def _settled(fields: _Fields) -> Settled:
@@ -346,4 +505,9 @@ READERS: dict[int, Callable[[_Fields], Message]] = {
     8: _sketch,
     9: _ask,
     10: _answer,
+    11: _again,
+    12: _eager,
+    13: _differ,
+    14: lambda _: Forgotten(),
+    15: _packed,
 }

@@ -1,17 +1,18 @@
-"""Loading a table with a bar on the terminal."""
+"""Bars on the terminal: loading a table, and looking at all rows of a file."""
 
 from __future__ import annotations
 
 from array import array
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from fieldsync.limits import REJECTED_ROWS_KEPT
 from fieldsync.template import fill_template
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from fieldsync.database import Database
@@ -52,3 +53,13 @@ def _rows(table: Table, lines: array[int], rows_max: int | None) -> Iterator[dic
             return
         lines.append(line)
         yield row
+
+
+@contextmanager
+def bar_of_rows(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told (done, total) of rows."""
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    ) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -161,10 +161,10 @@ def find(reader: Reader, collection: Collection, key: str, scope: str | None) ->
 
 
 def _records(collection: Collection, reader: Reader, scope: str, keys: list[str]) -> dict[str, BaseRecord]:
-    """The records of some keys of a scope that is held."""
+    """The records of some keys of a scope; none where it was left meanwhile."""
     known, held = reader.collection(collection.name), reader.scope(scope)
-    assert known is not None
-    assert held is not None
+    if known is None or held is None:
+        return {}
     rows = reader.by_key(known.id, held.id, keys)
     return {row.key: snapshot(collection, reader, row.key, scope, row.packed) for row in rows}
 

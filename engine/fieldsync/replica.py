@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from fieldsync import clock
 from fieldsync.apply import Touched, expand
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
+from fieldsync.errors import NotFound
+from fieldsync.leaving import leave
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fieldsync.sqlite import SQLiteReader, SQLiteStore, SQLiteWriter
+
+
+def peer_id(peer: str) -> bytes:
+    """Under which name an initiator remembers what it told a peer."""
+    return hashlib.blake2b(b"to" + peer.encode(), digest_size=8).digest()
 
 
 class WriteBatch:
@@ -103,6 +111,26 @@ class Replica:
                         writer.save_scope(trimmed)
                         count += gone
         return count
+
+    def leave(self, scopes: list[str], *, lose_pending: bool = False) -> None:
+        """Erase scopes, all or none; NotFound, and see leaving.leave."""
+        with self.writing() as batch:
+            for name in scopes:
+                scope = batch.writer.scope(name)
+                if scope is None:
+                    raise NotFound(f"the scope {name!r} is not held here")
+                batch.note(name, leave(batch.writer, scope, lose_pending=lose_pending), Context())
+
+    def agreed_with(self, peer: str, scopes: list[str]) -> dict[str, Context]:
+        """By scope, the context that a peer of that name and this replica both had when they last met."""
+        found: dict[str, Context] = {}
+        with self.store.reading() as reader:
+            for name in scopes:
+                scope = reader.scope(name)
+                context = reader.agreed(peer_id(peer), scope.id) if scope is not None else None
+                if context is not None:
+                    found[name] = context
+        return found
 
     def before_leaving(self) -> None:
         """To be called before own dots leave the device: what others will have seen must survive a power cut here."""

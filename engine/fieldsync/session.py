@@ -1,17 +1,17 @@
 """One conversation between two replicas, as a sans-I/O state machine: frames in, frames out.
 
     initiator                                    responder
-      Hello (scopes on offer, their states)  ->
-                                             <-  Hello (the shared scopes, their states)
+      the greeting (greeting.py)             ->
+                                             <-  the greeting
                                              <-  Declare (context, floor), for each scope that differs
       Declare, Stream ... Stream done        ->
                                              <-  Stream ... Stream done, Settled
       Settled, Bye                           ->
 
 Where a taker may lack removals that its giver has forgotten, it sends Want after the declarations, and the giver
-answers with Sketch; more of both if need be, then Ask and Answer. Where nothing differs: Hello, Hello, Bye. Each side
-is giver and taker at once; a stream is taken chunk by chunk, each in one transaction, so a cut link costs nothing but
-the chunk it cut. Nothing here opens sockets or reads clocks.
+answers with Sketch; more of both if need be, then Ask and Answer. Where nothing differs, a Bye follows the greeting.
+Each side is giver and taker at once; a stream is taken chunk by chunk, each in one transaction, so a cut link costs
+nothing but the chunk it cut. Nothing here opens sockets or reads clocks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from typing import TYPE_CHECKING
 
 from fieldsync import exchange, existence, giving, messages, taking
 from fieldsync.context import Context
-from fieldsync.errors import DigestMismatch, ProtocolError, SyncError, VersionMismatch
-from fieldsync.exchange import Superseded
+from fieldsync.errors import DigestMismatch, ProtocolError, SyncError
+from fieldsync.exchange import State, Superseded
+from fieldsync.greeting import Greeting, Shared
 from fieldsync.messages import (
-    VERSION,
+    Again,
     Answer,
     Ask,
     Bye,
     Declare,
+    Differ,
+    Eager,
+    Forgotten,
     Hello,
     Refusal,
     Settled,
@@ -43,15 +47,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fieldsync.changes import Chunk
-    from fieldsync.exchange import Declaration, State
-    from fieldsync.messages import Message
+    from fieldsync.exchange import Declaration
+    from fieldsync.messages import Greetings, Message
     from fieldsync.replica import Replica, WriteBatch
     from fieldsync.store import Reader, Scope
 
 
 # How many of our flights the peer must have seen before it can send a message: a stream answers a declaration, which
 # answers a hello. However frames interleave on the wire, nobody waits longer.
-WAITED_FOR: dict[type, int] = {Hello: 1, Declare: 1, Stream: 2, Sketch: 2, Answer: 2, Settled: 2}
+WAITED_FOR: dict[type, int] = dict.fromkeys((Hello, Again, Differ, Forgotten, Declare), 1) | dict.fromkeys(
+    (Stream, Sketch, Answer, Settled), 2
+)
 
 
 @dataclass(slots=True)
@@ -70,53 +76,23 @@ class Report:
     superseded: list[str] = field(default_factory=list)  # scopes that a newer session of either side took over
 
 
-@dataclass(slots=True)
-class _Shared:
-    """One scope of the conversation."""
-
-    name: str
-    state: bytes  # the peer's, as its hello has it
-    token: bytes = b""
-    own: Declaration | None = None
-    peer: Declaration | None = None
-    gone: existence.Taker | None = None  # finds out what the peer has no more, where it forgot removals
-    lives: existence.Giver | None = None  # the same, for the peer
-    sent: bool = False  # our stream is done
-    received: bool = False  # theirs is done
-    taken: bool = False  # and joined
-    told: bool = False
-    heard: Settled | None = None
-    dropped: bool = False  # a newer stream writes this scope now
-
-    @property
-    def differs(self) -> bool:
-        return bool(self.token)
-
-    @property
-    def is_over(self) -> bool:
-        return self.told and self.heard is not None
-
-
 class Session:
     """One side of a conversation over one replica. `receive` a frame at a time; send what `next_frame` gives."""
 
-    def __init__(self, replica: Replica, *, initiator: bool, scopes: list[str] | None = None) -> None:
+    def __init__(
+        self, replica: Replica, *, initiator: bool, scopes: list[str] | None = None, peer: str | None = None
+    ) -> None:
+        """scopes: only these; all that are held if None. peer: the initiator's name for the other side, to remember."""
         self.report = Report()
         self.finished = False
         self._replica = replica
         self._initiator = initiator
-        self._only = scopes
-        self._takes_all = replica.takes_all and scopes is None
-        self._control: deque[Message] = deque()
-        self._shared: list[_Shared] = []
-        self._offered: dict[str, State] = {}
+        self._greeting = Greeting(replica, only=scopes, peer=peer)
+        self._control: deque[Message] = deque(self._greeting.open() if initiator else ())
+        self._shared: list[Shared] = []
         self._snapshot: Reader | None = None
         self._outgoing: Iterator[Stream] | None = None
-        self._greeted = False
         self._delay = 0  # round trips that questions about existence took beyond the usual
-        if initiator:
-            self._offer(None)
-            self._greet(list(self._offered))
 
     # --- sending ---
 
@@ -148,7 +124,7 @@ class Session:
                 shared.sent = True
                 self._settle(index, shared)
 
-    def _stream(self, index: int, shared: _Shared, peer: Declaration) -> Iterator[Stream]:
+    def _stream(self, index: int, shared: Shared, peer: Declaration) -> Iterator[Stream]:
         assert shared.own is not None
         snapshot, scope = self._moment(shared)
         dots = exchange.lacking(snapshot, scope, shared.own.context, peer)
@@ -167,16 +143,17 @@ class Session:
         """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
         self.report.bytes_received += len(frame)
         message = messages.decode(frame)
-        waited = WAITED_FOR.get(type(message), 0)
-        self.report.round_trips = max(self.report.round_trips, waited + self._delay if waited > 1 else waited)
+        if waited := WAITED_FOR.get(type(message), 0):
+            waited += self._delay + self._greeting.delay
+            self.report.round_trips = max(self.report.round_trips, waited)
         match message:
             case Skipped():
                 return
             case Refusal(code, text):
                 raise SyncError(f"the peer ended the session ({code}): {text}")
-            case Hello():
-                self._on_hello(message)
-            case _ if not self._greeted:
+            case Hello() | Again() | Eager() | Differ() | Forgotten():
+                self._greet(message)
+            case _ if not self._greeting.is_over:
                 raise ProtocolError(f"a {type(message).__name__} before any hello")
             case Declare():
                 self._on_declare(message)
@@ -194,62 +171,27 @@ class Session:
                 self._on_answer(message)
             case Bye():
                 self._on_bye()
+            case _:
+                raise ProtocolError(f"a {type(message).__name__}, which has no place in a session")
 
-    def _on_hello(self, hello: Hello) -> None:
-        if self._greeted:
+    def _greet(self, message: Greetings) -> None:
+        if self._greeting.is_over:
             raise ProtocolError("a second hello")
-        self._greeted = True
-        low, high = hello.versions
-        if not low <= VERSION <= high:
-            raise VersionMismatch(
-                f"the peer speaks protocol {low} to {high}, this version {VERSION}: upgrade the older"
-            )
-        offered = dict(hello.scopes)
-        if self._initiator:
-            self._accept(hello, offered)
-        else:
-            self._offer(hello)
-            shared = [name for name in self._offered if name in offered or hello.takes_all]
-            self._shared = [_Shared(name, offered.get(name, b"")) for name in shared]
-            self._greet(shared)
-        self._begin()
-
-    def _accept(self, hello: Hello, offered: dict[str, bytes]) -> None:
-        """The responder's list numbers the scopes; a replica that takes all enters those that are new to it."""
-        unknown = [name for name in offered if name not in self._offered]
-        if unknown and not self._takes_all:
-            raise ProtocolError(f"an answer with scopes that were not on offer, such as {unknown[0]!r}")
-        self._enter(unknown)
-        # what was not on offer differs on both sides, whatever is held here by now
-        self._shared = [_Shared(name, b"" if name in unknown else state) for name, state in hello.scopes]
-        self.report.refused = [name for name in self._offered if name not in offered and not self._takes_all]
-
-    def _offer(self, hello: Hello | None) -> None:
-        """Read the states of the scopes that may be shared; a replica that takes all enters the peer's."""
-        if hello is not None and self._takes_all:
-            self._enter([name for name, _ in hello.scopes])
-        wanted = None if hello is None or hello.takes_all else {name for name, _ in hello.scopes}
-        with self._replica.store.reading() as reader:
-            for scope in reader.scopes():
-                if (self._only is None or scope.name in self._only) and (wanted is None or scope.name in wanted):
-                    self._offered[scope.name] = exchange.state_of(reader, scope)
-
-    def _enter(self, names: list[str]) -> None:
-        if not names:
-            return
-        with self._replica.store.writing() as writer:
-            for name in names:
-                scope = writer.enter(name)
-                self._offered.setdefault(name, exchange.state_of(writer, scope))
-
-    def _greet(self, names: list[str]) -> None:
-        states = [(name, self._offered[name].short()) for name in names]
-        self._control.append(Hello(self._replica.id, self._replica.wall_ms(), self._takes_all, states))
+        self._control.extend(self._greeting.receive(message, initiator=self._initiator))
+        self.report.changes_sent = self._greeting.changes_sent
+        self.report.changes_received = self._greeting.changes_received
+        self.report.records_changed = self._greeting.records_changed
+        if self._greeting.is_over:
+            self._shared = self._greeting.shared
+            self.report.refused = self._greeting.refused
+            self._begin()
 
     def _begin(self) -> None:
         """Where states differ: make this session the scope's only stream, then fix the moment that is given."""
-        different = [shared for shared in self._shared if shared.state != self._offered[shared.name].short()]
-        self.report.scopes = [shared.name for shared in self._shared]
+        own = {name: state.short() for name, state in self._greeting.states.items()}
+        here = [shared for shared in self._shared if shared.name in own and shared.name not in self._greeting.refused]
+        self.report.scopes = [shared.name for shared in here]
+        different = [shared for shared in here if shared.state != own[shared.name]]
         if different:
             with self._replica.store.writing() as writer:
                 for shared in different:
@@ -265,7 +207,7 @@ class Session:
         elif self._initiator:
             self._say_bye()
 
-    def _at(self, index: int) -> _Shared:
+    def _at(self, index: int) -> Shared:
         if index >= len(self._shared):
             raise ProtocolError(f"a frame on scope {index} of {len(self._shared)}")
         return self._shared[index]
@@ -285,7 +227,7 @@ class Session:
             self._control.append(Want(message.scope, shared.gone.held, key))
             self._delay += not self._initiator
 
-    def _moment(self, shared: _Shared) -> tuple[Reader, Scope]:
+    def _moment(self, shared: Shared) -> tuple[Reader, Scope]:
         """What this side gives of a scope, and compares."""
         assert self._snapshot is not None
         scope = self._snapshot.scope(shared.name)
@@ -322,13 +264,13 @@ class Session:
         gone.receive_answer(message.answer)
         self._go_on(message.scope, shared, gone)
 
-    def _unknown(self, index: int) -> tuple[_Shared, existence.Taker]:
+    def _unknown(self, index: int) -> tuple[Shared, existence.Taker]:
         shared = self._at(index)
         if shared.gone is None or shared.gone.alive is not None:
             raise ProtocolError(f"an answer about {shared.name!r} that was not asked for")
         return shared, shared.gone
 
-    def _go_on(self, index: int, shared: _Shared, gone: existence.Taker) -> None:
+    def _go_on(self, index: int, shared: Shared, gone: existence.Taker) -> None:
         """Ask for more, or, where all is known and the stream is done, end it."""
         question = gone.question()
         if gone.alive is not None:
@@ -348,12 +290,12 @@ class Session:
         else:
             self._take(shared, message.chunk, is_done=False)
 
-    def _end_stream(self, index: int, shared: _Shared, chunk: Chunk | None) -> None:
+    def _end_stream(self, index: int, shared: Shared, chunk: Chunk | None) -> None:
         self._take(shared, chunk, is_done=True)
         shared.taken = True
         self._settle(index, shared)
 
-    def _take(self, shared: _Shared, chunk: Chunk | None, *, is_done: bool) -> None:
+    def _take(self, shared: Shared, chunk: Chunk | None, *, is_done: bool) -> None:
         """Land what came in one transaction, unless a newer session took the scope over."""
         if shared.dropped:
             return
@@ -367,7 +309,7 @@ class Session:
         self.report.changes_received += changes
         self.report.records_changed += len(batch.touched)
 
-    def _land(self, batch: WriteBatch, shared: _Shared, chunk: Chunk | None, *, is_done: bool) -> int:
+    def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None, *, is_done: bool) -> int:
         """Write a chunk, and Done with what it takes away; returns how many changes came."""
         assert shared.own is not None
         assert shared.peer is not None
@@ -381,27 +323,29 @@ class Session:
             batch.note(shared.name, taken.touched, taken.dots)
             count = taken.changes
         if is_done:
+            scope = scope._replace(taker=b"")  # so that a change may come along with the next greeting
             if shared.gone is not None:
-                scope, touched = existence.drop(writer, scope, shared.gone, self._replica.wall_ms())
+                scope, touched = existence.drop(writer, scope, shared.gone.known(), self._replica.wall_ms())
                 batch.note(shared.name, touched, Context())
             scope = taking.finish(writer, scope, giver)
             batch.note(shared.name, [], giver.context)
         writer.save_scope(scope)
         return count
 
-    def _settle(self, index: int, shared: _Shared) -> None:
+    def _settle(self, index: int, shared: Shared) -> None:
         """Once both streams are done, tell the state that came of it."""
         if not (shared.sent and shared.taken) or shared.told:
             return
-        shared.told = True
         state = self._state(shared.name)
-        self._control.append(Settled(index, state.context_hash, state.digest, state.is_provisional, shared.dropped))
+        shared.told = Settled(index, state.context_hash, state.digest, state.is_provisional, shared.dropped)
+        self._control.append(shared.told)
         self._compare(shared, state)
 
     def _state(self, name: str) -> State:
         with self._replica.store.reading() as reader:
             scope = reader.scope(name)
-            assert scope is not None
+            if scope is None:  # left meanwhile
+                return State(bytes(8), bytes(16), is_provisional=True)
             return exchange.state_of(reader, scope)
 
     def _on_settled(self, message: Settled) -> None:
@@ -414,7 +358,7 @@ class Session:
         if shared.told:
             self._compare(shared, self._state(shared.name))
 
-    def _compare(self, shared: _Shared, state: State) -> None:
+    def _compare(self, shared: Shared, state: State) -> None:
         """Once both sides have settled: equal contexts mean equal digests."""
         other = shared.heard
         if other is None:
@@ -437,6 +381,7 @@ class Session:
     def _finish(self) -> None:
         self.finished = True
         self._release()
+        self._greeting.remember(initiator=self._initiator)
 
     def _release(self) -> None:
         if self._snapshot is not None:

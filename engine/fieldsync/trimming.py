@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def trim(writer: Writer, scope: Scope, *, before_ms: int, keep: int | None = None) -> tuple[Scope, int]:
-    """Forget the removals of a scope stamped before a wall time, and all but the `keep` latest ones.
+    """Forget the removals of a scope stamped up to a wall time, and all but the `keep` latest ones.
 
     Those that may not be forgotten yet stay. Returns the scope with its new floor, not yet saved, and how many changes
     of removals went.
@@ -24,7 +24,7 @@ def trim(writer: Writer, scope: Scope, *, before_ms: int, keep: int | None = Non
     forgotten = [
         change
         for place, change in enumerate(kept)
-        if (place < surplus or clock.to_ms(change.time) < before_ms) and guard.allows(change)
+        if (place < surplus or clock.to_ms(change.time) <= before_ms) and guard.allows(change)
     ]
     if not forgotten:
         return scope, 0

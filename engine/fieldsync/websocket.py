@@ -193,7 +193,7 @@ async def _converse(
 ) -> Report:
     websockets = _websockets()
     began = time.perf_counter()
-    session = await asyncio.to_thread(lambda: Session(replica, initiator=True, scopes=scopes))
+    session = await asyncio.to_thread(lambda: Session(replica, initiator=True, scopes=scopes, peer=address))
     try:
         async with websockets.asyncio.client.connect(
             address,

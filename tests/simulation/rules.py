@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ from unittest.mock import patch
 from tests import model
 from tests.simulation import cells
 
-from fieldsync import exchange, existence, giving, record, taking
+from fieldsync import exchange, existence, giving, leaving, record, taking
 from fieldsync.changes import TakenChange
 from fieldsync.context import Context
+from fieldsync.limits import SEQ_MAX
 from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteReader
+from fieldsync.transaction import LocalChange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -222,7 +225,7 @@ def incarnations_only() -> Iterator[None]:
     """Existence compares incarnations, and neither elements, texts nor cells without existence cell."""
     kept = existence._gone
 
-    def gone(writer: Writer, taker: existence.Taker, packed: list[bytes]) -> Any:
+    def gone(writer: Writer, taker: existence.Known, packed: list[bytes]) -> Any:
         found = kept(writer, taker, packed)
         return [tuple((*name, bytes([1, 0])) for *name, item in some if item[0]) for some in found]
 
@@ -247,11 +250,38 @@ def drops_before_done() -> Iterator[None]:
             with session._replica.writing() as batch:
                 scope = batch.writer.scope(shared.name)
                 if scope is not None and scope.taker == shared.token:
-                    scope, _ = existence.drop(batch.writer, scope, gone, 0)
+                    scope, _ = existence.drop(batch.writer, scope, gone.known(), 0)
                     batch.writer.save_scope(scope)
         kept(session, index, shared, gone)
 
     with patch.object(Session, "_go_on", go_on):
+        yield
+
+
+@contextmanager
+def left_with_relayed() -> Iterator[None]:
+    """A scope is left when a hub has the own changes, whoever else's lack there."""
+    kept = leaving.pending
+
+    def pending(reader: Reader, scope: Scope) -> Context:
+        own = reader.dictionary.author(scope.author)
+        return kept(reader, scope) & Context.of([(own, 1, SEQ_MAX)] if scope.author else [])
+
+    with patch.object(leaving, "pending", pending):
+        yield
+
+
+@contextmanager
+def author_again() -> Iterator[None]:
+    """Who enters a scope again writes under the author of before, from number 1."""
+    kept = LocalChange._with_author
+
+    def with_author(change: LocalChange, mint: Callable[[], bytes]) -> Scope:
+        path = change.writer._store.path  # type: ignore[attr-defined]
+        name = hashlib.blake2b(f"{path} {change.scope.name}".encode(), digest_size=8).digest()
+        return kept(change, lambda: name)
+
+    with patch.object(LocalChange, "_with_author", with_author):
         yield
 
 
@@ -275,5 +305,7 @@ RULES = {
         incarnations_only,
         provisional_uncompared,
         drops_before_done,
+        left_with_relayed,
+        author_again,
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import random
 import tempfile
 import traceback
@@ -19,8 +20,8 @@ from tests.simulation.device import DECLARATIONS, Device, World
 from tests.simulation.inner import Op
 from tests.simulation.oracle import Violation
 
-from fieldsync import exchange, giving
-from fieldsync.errors import ClosedError, DiskFull, ProtocolError
+from fieldsync import bundle, exchange, giving
+from fieldsync.errors import ClosedError, DiskFull, NotDelivered, ProtocolError
 from fieldsync.memory import join
 from fieldsync.session import Session
 
@@ -39,6 +40,9 @@ ACTIONS = {  # how often each is done; a run leaves some out and does others mor
     "link": 24,
     "cut": 8,
     "enter": 3,
+    "leave": 6,
+    "pack": 3,
+    "unpack": 5,
     "trim": 6,
     "reopen": 3,
     "set_clock": 2,
@@ -97,7 +101,7 @@ class Link:
         self.number = number
         self.devices = devices
         self.sides = (
-            Session(devices[0].replica, initiator=True, scopes=scopes),
+            Session(devices[0].replica, initiator=True, scopes=scopes, peer=devices[1].name),
             Session(devices[1].replica, initiator=False),
         )
         self.queues: tuple[deque[bytes], deque[bytes]] = (deque(), deque())  # frames on their way from each side
@@ -116,6 +120,7 @@ class Schedule:
         self.links: list[Link] = []
         self.link_count = 0
         self.lost: list[Device] = []
+        self.bundles: list[bytes] = []
         self.scopes = SCOPES[: self.chance.choice([1, 1, 1, 2, 3])]
         self.keys = [f"k{i}" for i in range(self.chance.choice([1, 2, 4]))]
         self.weights = {name: weight * self.chance.choice([0.2, 1, 1, 4]) for name, weight in ACTIONS.items()}
@@ -217,6 +222,8 @@ class Schedule:
             action()
         except DiskFull:
             text += " -> disk full"
+        except NotDelivered:
+            text += " -> not delivered"
         self.say(f"{device.name} {text}")
 
     def reopen(self, device: Device) -> None:
@@ -243,6 +250,32 @@ class Schedule:
         self.attempt(
             device, f"trims {before_ms} {keep}", lambda: device.replica.trim(None, before_ms=before_ms, keep=keep)
         )
+
+    def leave(self, device: Device) -> None:
+        """Leave a scope, if a hub has all of it; its streams end by themselves."""
+        if device.is_hub:
+            return
+        scope = self.chance.choice(device.scopes())
+        self.attempt(device, f"leaves {scope}", lambda: device.replica.leave([scope]))
+        if len(device.scopes()) == 0 or self.chance.random() < 0.5:
+            self.attempt(device, f"enters {scope} again", lambda: device.database.enter(scope))
+
+    def pack(self, device: Device) -> None:
+        """Write a bundle, for anybody or for what another device has now, to be carried about."""
+        other, bases = self.chance.choice(self.devices), None
+        if self.chance.random() < 0.5:
+            with other.store.reading() as reader:
+                bases = {scope.name: reader.context(scope.id) for scope in reader.scopes()}
+        file = io.BytesIO()
+        bundle.write(device.replica, file, self.chance.choice([None, device.scopes()[:1]]), bases)
+        self.bundles = [*self.bundles[-4:], file.getvalue()]
+        self.say(f"{device.name} packs {len(file.getvalue())} bytes {'for ' + other.name if bases else ''}")
+
+    def unpack(self, device: Device) -> None:
+        """Take some bundle in, for the first time or again."""
+        if self.bundles:
+            data = self.chance.choice(self.bundles)
+            self.attempt(device, f"unpacks {len(data)} bytes", lambda: bundle.read(device.replica, io.BytesIO(data)))
 
     def set_clock(self, device: Device) -> None:
         device.offset_ms = self.chance.choice(OFFSETS_MS)
@@ -349,6 +382,7 @@ class Schedule:
         for scope in self.scopes:
             self.check_scope(scope, [device for device in self.devices if scope in device.scopes()])
         for one, other in combinations(self.devices, 2):
+            join(one.replica, other.replica)  # what went along with the greeting may have come by way of others
             report = join(one.replica, other.replica)
             if report.round_trips != 1 or report.changes_sent or report.changes_received:
                 raise Violation(f"{one.name} and {other.name} still sync: {report}")

@@ -23,7 +23,8 @@ CREATE TABLE fs_collection(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, columns TEXT NOT NULL, signature TEXT NOT NULL);
 CREATE TABLE fs_scope(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, author INTEGER NOT NULL, seq INTEGER NOT NULL,
-    time INTEGER NOT NULL, digest BLOB NOT NULL, floor BLOB NOT NULL, taker BLOB NOT NULL, ready INTEGER NOT NULL);
+    time INTEGER NOT NULL, digest BLOB NOT NULL, floor BLOB NOT NULL, taker BLOB NOT NULL, ready INTEGER NOT NULL,
+    delivered BLOB NOT NULL);
 CREATE TABLE fs_context(scope INTEGER, author INTEGER, low INTEGER, high INTEGER, PRIMARY KEY(scope, author, low))
     WITHOUT ROWID;
 CREATE TABLE fs_giver(id INTEGER PRIMARY KEY, context BLOB NOT NULL UNIQUE);
@@ -36,6 +37,10 @@ CREATE INDEX fs_removing ON fs_change(scope, time) WHERE flags&2;
 CREATE TABLE fs_removal(
     scope INTEGER, inc_author INTEGER, inc_seq INTEGER, inc_n INTEGER, author INTEGER, seq INTEGER, item BLOB NOT NULL,
     collection INTEGER, key TEXT, PRIMARY KEY(scope, inc_author, inc_seq, inc_n, author, seq)) WITHOUT ROWID;
+CREATE TABLE fs_pair(
+    id BLOB PRIMARY KEY, replica BLOB NOT NULL, names TEXT NOT NULL, states BLOB NOT NULL, is_hub INTEGER NOT NULL,
+    wall_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE fs_agreed(scope INTEGER, pair BLOB, context BLOB NOT NULL, PRIMARY KEY(scope, pair)) WITHOUT ROWID;
 CREATE TABLE fs_trash(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, collection INTEGER NOT NULL, key TEXT NOT NULL,
     cells BLOB NOT NULL, wall_ms INTEGER NOT NULL);
@@ -43,6 +48,8 @@ CREATE TABLE fs_orphan(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL,
     collection INTEGER NOT NULL, key TEXT, cells BLOB NOT NULL, UNIQUE(scope, author, seq, n));
 """
+
+SCOPED_TABLES = ("fs_context", "fs_provisional", "fs_change", "fs_removal", "fs_trash", "fs_orphan", "fs_agreed")
 
 
 def record_table(collection: int) -> str:

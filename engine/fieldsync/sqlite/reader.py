@@ -13,7 +13,7 @@ from fieldsync.context import Context
 from fieldsync.limits import SCAN_ROWS_TARGET
 from fieldsync.query import quote
 from fieldsync.sqlite.layout import load_entries, record_table
-from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Row, Scope
+from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from fieldsync.record import Removal
     from fieldsync.sqlite.store import SQLiteStore
     from fieldsync.store import Dot, Incarnation
+
+
+OF_DOTS = (
+    "json_each(?) CROSS JOIN fs_change ON scope=? AND author=json_each.value->>0 "
+    "AND seq BETWEEN json_each.value->>1 AND json_each.value->>2"
+)  # the changes of ranges of an author's numbers
 
 
 class SQLiteReader:
@@ -46,6 +52,10 @@ class SQLiteReader:
         """All scopes, by name."""
         return [_scope(row) for row in self._db.execute("SELECT * FROM fs_scope ORDER BY name")]
 
+    def authored(self) -> list[Scope]:
+        """The scopes that were written in here."""
+        return [_scope(row) for row in self._db.execute("SELECT * FROM fs_scope WHERE author<>0")]
+
     def scope(self, name: str) -> Scope | None:
         """The scope of that name, if it is held."""
         if name not in self._scopes:
@@ -54,6 +64,12 @@ class SQLiteReader:
                 return None
             self._scopes[name] = _scope(row)
         return self._scopes[name]
+
+    def lasts(self, scopes: Sequence[int]) -> list[tuple[int, int, int]]:
+        """(scope, author, seq) of the own last change in those of the scopes that are held; zeros for none."""
+        sql = "SELECT fs_scope.id, author, seq FROM json_each(?) j CROSS JOIN fs_scope ON fs_scope.id=j.value"
+        rows: Any = self._db.execute(sql, (json.dumps(scopes),)).fetchall()
+        return list(rows)
 
     def collections(self) -> list[CollectionRow]:
         """All collections, by number."""
@@ -152,14 +168,8 @@ class SQLiteReader:
 
     def changes(self, scope: int, lacking: Context) -> Iterator[ChangeRow]:
         """The changes of those dots of which anything is held, in the order of their times."""
-        ids = self.dictionary.author_ids
-        ranges = [(ids[author], low, high) for author, low, high in lacking.intervals() if author in ids]
-        sql = (
-            "SELECT author, seq, time, flags, parts, live, entries FROM json_each(?) CROSS JOIN fs_change ON scope=? "
-            "AND author=json_each.value->>0 AND seq BETWEEN json_each.value->>1 AND json_each.value->>2 "
-            "ORDER BY time, author, seq"
-        )
-        return map(_change, self._db.execute(sql, (json.dumps(ranges), scope)))
+        sql = f"SELECT author, seq, time, flags, parts, live, entries FROM {OF_DOTS} ORDER BY time, author, seq"
+        return map(_change, self._db.execute(sql, (json.dumps(self._ranges(lacking)), scope)))
 
     def removals_of(self, scope: int, creations: Iterable[Dot]) -> dict[Incarnation, list[Removal]]:
         """The kept removals of incarnations that those changes created."""
@@ -171,6 +181,26 @@ class SQLiteReader:
             for n, item in self._db.execute(sql, (scope, author, seq)):
                 found.setdefault((author, seq, n), []).append((author, seq, n, item))
         return found
+
+    def count_cells(self, scope: int, dots: Context) -> int:
+        """How many live cells and kept removals the changes of some dots have, as the index counts them."""
+        sql = f"SELECT coalesce(sum(live), 0) FROM {OF_DOTS}"
+        return int(self._db.execute(sql, (json.dumps(self._ranges(dots)), scope)).get)
+
+    def _ranges(self, dots: Context) -> list[tuple[int, int, int]]:
+        ids = self.dictionary.author_ids
+        return [(ids[author], low, high) for author, low, high in dots.intervals() if author in ids]
+
+    def pair(self, name: bytes) -> Pair | None:
+        """What is remembered of a pair."""
+        sql = "SELECT replica, names, states, is_hub FROM fs_pair WHERE id=?"
+        row = self._db.execute(sql, (name,)).fetchone()
+        return Pair(row[0], json.loads(row[1]), row[2], bool(row[3])) if row else None
+
+    def agreed(self, pair: bytes, scope: int) -> Context | None:
+        """The context of a scope that both of a pair had when they last met."""
+        row = self._db.execute("SELECT context FROM fs_agreed WHERE scope=? AND pair=?", (scope, pair)).fetchone()
+        return Context(row[0]) if row else None
 
     def removing(self, scope: int) -> list[ChangeRow]:
         """The changes of kept removals, in the order of their times."""
@@ -260,12 +290,23 @@ class SQLiteReader:
 
     def damage(self, most: int) -> list[str]:
         """What SQLite finds wrong with its pages and indexes, and what is wrong with the file's tables of numbers."""
-        found = [text for (text,) in self._db.execute(f"PRAGMA integrity_check({int(most)})") if text != "ok"]
+        found: list[str] = []
+        try:
+            for (text,) in self._db.execute(f"PRAGMA integrity_check({int(most)})"):
+                found += [text] if text != "ok" else []
+        except apsw.CorruptError as error:
+            found.append(str(error))
         for table, rule in NUMBERED.items():
-            count, last, good = self._db.execute(f"SELECT count(*), max(id), total({rule}) FROM {table}").fetchone()
+            row: Any = self._db.execute(f"SELECT count(*), max(id), total({rule}) FROM {table}").fetchone()
+            count, last, good = row
             if count != (last or 0) or count != good:
                 found.append(f"{table} does not number 1 to {count}, or not what it has to")
         return found
+
+    def count_rows(self) -> int:
+        """How many rows of records and orphans there are."""
+        tables = ["fs_orphan", *(record_table(known.id) for known in self.collections())]
+        return sum(self._db.execute(f"SELECT count(*) FROM {table}").get for table in tables)
 
     def strays(self) -> tuple[list[tuple[int, int]], int]:
         """Rows of no scope: (collection, number) of records and orphans, and how many others."""
@@ -280,11 +321,13 @@ class SQLiteReader:
     def indexed(self, scope: int) -> Iterator[tuple[ChangeRow, bool]]:
         """All changes of the index in the order of their dots, and whether their entries could be read."""
         sql = "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? ORDER BY author, seq"
-        for row in self._db.execute(sql, (scope,)):
+        rows: Any = self._db.execute(sql, (scope,))
+        for row in rows:
             try:
                 yield _change(row), True
             except (ValueError, TypeError):
-                yield ChangeRow(*row[:6], []), False
+                author, seq, time, flags, parts, live, _ = row
+                yield ChangeRow(author, seq, time, flags, parts, live, []), False
 
     def removal_log(self, scope: int) -> Iterator[tuple[Dot, Removal]]:
         """All kept removals with the dots of their changes, in the order of these."""
@@ -304,7 +347,8 @@ class SQLiteReader:
     def intervals(self, scope: int) -> list[tuple[int, int, int]]:
         """The context as it is kept: (author id, low, high)."""
         sql = "SELECT author, low, high FROM fs_context WHERE scope=? ORDER BY author, low"
-        return self._db.execute(sql, (scope,)).fetchall()
+        rows: Any = self._db.execute(sql, (scope,)).fetchall()
+        return list(rows)
 
     def givers(self, scope: int) -> list[tuple[int, int, bytes | None]]:
         """The provisional dots as they are kept: (author id, seq, context of the giver or None)."""
@@ -312,7 +356,8 @@ class SQLiteReader:
             "SELECT author, seq, context FROM fs_provisional LEFT JOIN fs_giver ON fs_giver.id=giver WHERE scope=? "
             "ORDER BY author, seq"
         )
-        return self._db.execute(sql, (scope,)).fetchall()
+        rows: Any = self._db.execute(sql, (scope,)).fetchall()
+        return list(rows)
 
 
 OF_SCOPES = ("fs_change", "fs_removal", "fs_context", "fs_provisional")
@@ -347,8 +392,8 @@ _row = Row._make  # a call less than Row(*...), for each of many rows
 
 
 def _scope(row: Any) -> Scope:
-    number, name, author, seq, time, digest, floor, taker, ready = row
-    return Scope(number, name, author, seq, time, digest, floor, taker, bool(ready))
+    number, name, author, seq, time, digest, floor, taker, ready, delivered = row
+    return Scope(number, name, author, seq, time, digest, floor, taker, bool(ready), delivered)
 
 
 def _change(row: Any) -> ChangeRow:

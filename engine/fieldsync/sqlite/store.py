@@ -19,7 +19,7 @@ from fieldsync.sqlite.writer import SQLiteWriter
 from fieldsync.store import CollectionRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 
 @contextmanager
@@ -54,6 +54,7 @@ class SQLiteStore:
         self._pool_lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._lent: set[apsw.Connection] = set()
+        self.on_issue: Callable[[Mapping[int, tuple[int, int]]], None] | None = None  # before own changes are committed
         self._dictionary = Dictionary()
         self._schema: tuple[int, dict[str, CollectionRow]] = (-1, {})
         with _translated(self.path):
@@ -191,6 +192,8 @@ class SQLiteStore:
         writer = SQLiteWriter(self, self._writer)
         try:
             yield writer
+            if writer.issued and self.on_issue:
+                self.on_issue(writer.issued)
             writer.commit()
         except BaseException:
             writer.rollback()
@@ -231,3 +234,4 @@ class SQLiteStore:
             for connection in idle:
                 connection.close()
             self._writer.close()
+            self.on_issue = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -11,12 +12,12 @@ import apsw
 
 from fieldsync import record
 from fieldsync.context import Context
-from fieldsync.errors import LimitExceeded, SchemaError
-from fieldsync.limits import FIELDS_MAX, TRASH_ROWS_MAX
+from fieldsync.errors import Corrupt, LimitExceeded, SchemaError
+from fieldsync.limits import FIELDS_MAX, PAIRS_MAX, TRASH_ROWS_MAX
 from fieldsync.query import column_value, quote
-from fieldsync.sqlite.layout import dump_columns, dump_entries, record_table
+from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import OF_SCOPES, SQLiteReader
-from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope, TrashRow
+from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Pair, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ class SQLiteWriter(SQLiteReader):
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
         super().__init__(store, connection, "BEGIN IMMEDIATE")
+        self.issued: dict[int, tuple[int, int]] = {}  # scope -> (author, seq) of the own last change made in it
 
     def commit(self) -> None:
         """Make it durable."""
@@ -67,8 +69,7 @@ class SQLiteWriter(SQLiteReader):
         if known:
             return known
         self._db.execute(
-            "INSERT INTO fs_scope(name, author, seq, time, digest, floor, taker, ready) VALUES(?, 0, 0, 0, ?, ?, ?, ?)",
-            (name, bytes(16), b"", b"", ready),
+            "INSERT INTO fs_scope VALUES(NULL, ?, 0, 0, 0, ?, ?, ?, ?, ?)", (name, bytes(16), b"", b"", ready, b"")
         )
         entered = self.scope(name)
         assert entered is not None
@@ -77,10 +78,20 @@ class SQLiteWriter(SQLiteReader):
     def save_scope(self, scope: Scope) -> None:
         """Write a scope's facts back."""
         self._db.execute(
-            "UPDATE fs_scope SET author=?, seq=?, time=?, digest=?, floor=?, taker=?, ready=? WHERE id=?",
-            (scope.author, scope.seq, scope.time, scope.digest, scope.floor, scope.taker, scope.ready, scope.id),
+            "UPDATE fs_scope SET author=?, seq=?, time=?, digest=?, floor=?, taker=?, ready=?, delivered=? WHERE id=?",
+            (*scope[2:], scope.id),
         )
         self._scopes[scope.name] = scope
+
+    def erase(self, scope: Scope) -> None:
+        """Forget all of a scope at once."""
+        for known in self.collections():
+            self._db.execute(f"DELETE FROM {record_table(known.id)} WHERE _scope=?", (scope.id,))
+        for table in SCOPED_TABLES:
+            self._db.execute(f"DELETE FROM {table} WHERE scope=?", (scope.id,))
+        self._db.execute("DELETE FROM fs_giver WHERE id NOT IN (SELECT giver FROM fs_provisional)")
+        self._db.execute("DELETE FROM fs_scope WHERE id=?", (scope.id,))
+        del self._scopes[scope.name]
 
     def author_ids(self, names: Sequence[bytes]) -> list[int]:
         """The numbers of authors, given to those that have none."""
@@ -218,6 +229,28 @@ class SQLiteWriter(SQLiteReader):
         """Take records away."""
         self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
 
+    def rename_pair(self, old: bytes, new: bytes) -> None:
+        """Remember a pair under another name."""
+        if old != new:
+            self._db.execute("DELETE FROM fs_pair WHERE id=?", (old,))
+            self._db.execute("UPDATE OR REPLACE fs_agreed SET pair=? WHERE pair=?", (new, old))
+
+    def put_pair(self, name: bytes, pair: Pair, wall_ms: int) -> None:
+        """Remember a pair; of very many, those that met last."""
+        names = json.dumps(pair.names)
+        self._db.execute(
+            "INSERT OR REPLACE INTO fs_pair VALUES(?, ?, ?, ?, ?, ?)",
+            (name, pair.replica, names, pair.states, pair.is_hub, wall_ms),
+        )
+        if self._db.execute("SELECT count(*) FROM fs_pair").get > PAIRS_MAX:
+            oldest = self._db.execute("SELECT id FROM fs_pair ORDER BY wall_ms LIMIT 1").get
+            self._db.execute("DELETE FROM fs_pair WHERE id=?", (oldest,))
+            self._db.execute("DELETE FROM fs_agreed WHERE pair=?", (oldest,))
+
+    def put_agreed(self, pair: bytes, scope: int, context: Context) -> None:
+        """Remember the context of a scope that both of a pair have now."""
+        self._db.execute("INSERT OR REPLACE INTO fs_agreed VALUES(?, ?, ?)", (scope, pair, context.data))
+
     def put_trash(self, rows: list[TrashRow]) -> None:
         """Keep records that went for a while; of very many, the latest."""
         self._db.executemany("INSERT INTO fs_trash VALUES(?, ?, ?, ?, ?, ?)", [(None, *row[1:]) for row in rows])
@@ -309,6 +342,7 @@ class SQLiteWriter(SQLiteReader):
             "INSERT INTO fs_context VALUES(?, ?, 1, ?) ON CONFLICT DO UPDATE SET high=excluded.high",
             (scope, author, seq),
         )
+        self.issued[scope] = author, seq
 
     def set_context(self, scope: int, context: Context) -> None:
         """State the context anew: with holes where something was lost, so that no peer is told it is held."""
@@ -322,10 +356,11 @@ class SQLiteWriter(SQLiteReader):
             "DELETE FROM fs_change WHERE scope=? AND author=? AND seq=?", [(scope, *dot) for dot in dots]
         )
 
-    def delete_removals(self, scope: int, dots: list[Dot]) -> None:
-        """Take what some changes removed out of the log."""
+    def delete_removals(self, scope: int, removals: list[tuple[Dot, Incarnation]]) -> None:
+        """Take removals out of the log: (the change that made it, the incarnation it names) each."""
         self._db.executemany(
-            "DELETE FROM fs_removal WHERE scope=? AND author=? AND seq=?", [(scope, *dot) for dot in dots]
+            "DELETE FROM fs_removal WHERE scope=? AND author=? AND seq=? AND inc_author=? AND inc_seq=? AND inc_n=?",
+            [(scope, *dot, *incarnation) for dot, incarnation in removals],
         )
 
     def delete_strays(self) -> None:
@@ -335,8 +370,11 @@ class SQLiteWriter(SQLiteReader):
             self._db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM fs_scope)")
 
     def reindex(self) -> None:
-        """Build all of SQLite's indexes anew."""
-        self._db.execute("REINDEX")
+        """Build all of SQLite's indexes anew; Corrupt where two rows are under one key."""
+        try:
+            self._db.execute("REINDEX")
+        except apsw.ConstraintError as error:
+            raise Corrupt(f"two rows where there may be one ({error}): enter the same scopes in a new file") from None
 
     def put_provisional(self, scope: int, dots: list[tuple[bytes, int]], giver: Context) -> None:
         """Remember dots that are held but not accounted for, and the giver's context they came under."""

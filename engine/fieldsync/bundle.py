@@ -1,0 +1,234 @@
+"""Bundles: a session's content as a file, for a known context of a peer or for anybody.
+
+    bundle := "fieldsync bundle 1\n", (size: 4 bytes, frame)*, 0: 4 bytes, BLAKE2b-128 of all before: 16 bytes
+
+For each scope a frame Packed (the giver's context and floor, and the base: the context that the reader is taken to
+have), then its Stream, the last frame of which is done. A reader that covers the base ends as after a session with the
+giver; one that does not takes what comes and joins nothing. In any order, any number of times, the end is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from fieldsync import exchange, existence, giving, messages, taking
+from fieldsync.context import Context
+from fieldsync.errors import DecodeError, NotFound
+from fieldsync.exchange import Declaration
+from fieldsync.limits import FRAME_BYTES_MAX
+from fieldsync.messages import Packed, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fieldsync.changes import Chunk
+    from fieldsync.replica import Replica
+    from fieldsync.store import Reader, Scope
+
+MAGIC = b"fieldsync bundle 1\n"
+HASH_BYTES = 16
+BINARY = getattr(os, "O_BINARY", 0)  # where there is any other way
+SIZE_BYTES = 4
+
+
+@dataclass(slots=True)
+class BundleReport:
+    """What writing or reading a bundle did."""
+
+    bytes: int = 0
+    changes: int = 0  # written, or new to the reader
+    records_changed: int = 0
+    scopes: list[str] = field(default_factory=list)  # held now as the giver held them
+    incomplete: list[str] = field(default_factory=list)  # the bundle builds on changes that are not here
+
+
+class _Out:
+    """Writes frames, and their hash at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.blake2b(digest_size=HASH_BYTES)
+        self.size = 0
+        self._put(MAGIC)
+
+    def _put(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self.size += len(data)
+
+    def frame(self, message: messages.Message) -> None:
+        data = messages.encode(message)
+        self._put(len(data).to_bytes(SIZE_BYTES, "big") + data)
+
+    def end(self) -> None:
+        self._put(bytes(SIZE_BYTES))
+        self._put(self._hash.digest())
+
+
+def write(
+    replica: Replica,
+    file: BinaryIO,
+    scopes: list[str] | None = None,
+    bases: Mapping[str, Context] | None = None,
+    progress: Callable[[BundleReport], object] | None = None,
+) -> BundleReport:
+    """Write scopes, all that are held if None; bases: by scope, what the reader is known to have. NotFound."""
+    report, out = BundleReport(), _Out(file)
+    replica.before_leaving()
+    with replica.store.reading() as reader:
+        for name in scopes if scopes is not None else [scope.name for scope in reader.scopes()]:
+            scope = reader.scope(name)
+            if scope is None:
+                raise NotFound(f"the scope {name!r} is not held here")
+            base = (bases or {}).get(name, Context()) & reader.context(scope.id)
+            for message, changes in _frames(replica, reader, scope, base):
+                out.frame(message)
+                report.changes += changes
+                report.bytes = out.size
+                if progress is not None:
+                    progress(report)
+            report.scopes.append(name)
+    out.end()
+    report.bytes = out.size
+    return report
+
+
+def _frames(replica: Replica, reader: Reader, scope: Scope, base: Context) -> Iterator[tuple[messages.Message, int]]:
+    own = exchange.declare(reader, scope)
+    key, alive = b"", b""
+    if own.floor - base:  # who holds more than the base may have to find out what is gone
+        key = replica.mint() + replica.mint()
+        alive = existence.items(reader, scope, own.context, key)
+    yield Packed(scope.name, base, own.context, own.floor, key, alive), 0
+    dots = exchange.lacking(reader, scope, own.context, Declaration(base, Context(), []))
+    last: Chunk | None = None
+    count = 0
+    for chunk, changes in giving.give(reader, scope, dots):
+        if last is not None:
+            yield Stream(0, last, False), count
+        last, count = chunk, changes
+    yield Stream(0, last, True), count
+
+
+def read(replica: Replica, file: BinaryIO, progress: Callable[[BundleReport], object] | None = None) -> BundleReport:
+    """Take a bundle in. DecodeError where it is damaged or cut short, before anything of it is taken."""
+    start = file.tell()
+    for _ in _data(file):
+        pass  # all of it is there and whole, before any of it counts
+    file.seek(start)
+    report = BundleReport()
+    taker: _Taker | None = None
+    for data in _data(file):
+        message = messages.decode(data)
+        report.bytes += SIZE_BYTES + len(data)
+        if isinstance(message, Packed):
+            if taker is not None and not taker.is_over:
+                raise DecodeError("a bundle whose scope has no end")
+            taker = _Taker(replica, message, report)
+        elif isinstance(message, Stream) and taker is not None and not taker.is_over:
+            taker.take(message)
+        else:
+            raise DecodeError(f"a {type(message).__name__} where a bundle has none")
+        if progress is not None:
+            progress(report)
+    if taker is not None and not taker.is_over:
+        raise DecodeError("a bundle whose last scope has no end")
+    return report
+
+
+def _data(file: BinaryIO) -> Iterator[bytes]:
+    """The frames of a bundle; DecodeError, at the end of it, where its hash is another."""
+    hasher = hashlib.blake2b(digest_size=HASH_BYTES)
+
+    def get(size: int) -> bytes:
+        data = file.read(size)
+        if len(data) != size:
+            raise DecodeError("a bundle that is cut short: copy it again")
+        hasher.update(data)
+        return data
+
+    if get(len(MAGIC)) != MAGIC:
+        raise DecodeError("not a bundle, or one of a newer version")
+    while size := int.from_bytes(get(SIZE_BYTES), "big"):
+        if size > FRAME_BYTES_MAX:
+            raise DecodeError(f"a frame of {size} bytes; at most {FRAME_BYTES_MAX} are allowed")
+        yield get(size)
+    expected = hasher.digest()
+    if get(HASH_BYTES) != expected:
+        raise DecodeError("a bundle that was damaged on its way: copy it again")
+
+
+class _Taker:
+    """Takes one scope of a bundle."""
+
+    def __init__(self, replica: Replica, packed: Packed, report: BundleReport) -> None:
+        if packed.floor - packed.context or packed.base - packed.context:
+            raise DecodeError("a bundle whose floor or base is beyond its context")
+        self.is_over = False
+        self._replica = replica
+        self._packed = packed
+        self._report = report
+        self._token = replica.mint()
+        with replica.store.writing() as writer:
+            scope = writer.enter(packed.name)
+            self._own = exchange.declare(writer, scope)
+            exchange.begin(writer, scope, self._token)
+        self._giver = Declaration(packed.context, packed.floor, [])
+        self._gone = existence.Known(packed.key, existence.compared(packed.context, self._own), packed.alive)
+        is_needed = existence.is_needed(self._giver, self._own)
+        self._joins = not packed.base - self._own.context and (bool(packed.key) or not is_needed)
+        self._drops = is_needed
+
+    def take(self, message: Stream) -> None:
+        """Land a chunk; with the last one, all that goes with Done."""
+        wall_ms = self._replica.wall_ms()
+        with self._replica.writing() as batch:
+            writer, name = batch.writer, self._packed.name
+            scope = writer.scope(name)
+            if scope is None or scope.taker != self._token:
+                self._joins = False  # a sync took the scope over, or it was left
+                self.is_over = message.done
+                self._tell(message)
+                return
+            if message.chunk is not None:
+                scope, taken = taking.take(
+                    writer, scope, self._own.context, self._giver.context, message.chunk, wall_ms
+                )
+                batch.note(name, taken.touched, taken.dots)
+                self._report.changes += taken.changes
+            if message.done:
+                scope = scope._replace(taker=b"")
+            if message.done and self._joins:
+                if self._drops:
+                    scope, touched = existence.drop(writer, scope, self._gone, wall_ms)
+                    batch.note(name, touched, Context())
+                scope = taking.finish(writer, scope, self._giver)
+                batch.note(name, [], self._giver.context)
+            writer.save_scope(scope)
+        self.is_over = message.done
+        self._report.records_changed += len(batch.touched)
+        self._tell(message)
+
+    def _tell(self, message: Stream) -> None:
+        if message.done:
+            (self._report.scopes if self._joins else self._report.incomplete).append(self._packed.name)
+
+
+def replace_file(path: str | os.PathLike[str], make: Callable[[BinaryIO], BundleReport]) -> BundleReport:
+    """Make a file that is there whole or not at all, and readable by its owner only: it holds records."""
+    whole = Path(path)
+    part = whole.with_name(whole.name + ".part")
+    try:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600), "wb") as file:
+            report = make(file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(whole)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    return report
