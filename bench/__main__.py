@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import peers
-from bench.runner import TOPICS, collect, topic
+from bench.runner import TOPICS, collect, runs, topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (AssertionError, RuntimeError) as error:
             print(error, file=sys.stderr)
             return 1
-        print(f"\n{name}: {options.records:,} records, medians of {options.repeat} (in parentheses: times fieldsync's)")
+        count = runs(name, options.repeat)
+        print(f"\n{name}: {options.records:,} records, medians of {count} (in parentheses: times fieldsync's)")
         _print_table(name, found[name])
         sys.stdout.flush()
     if options.json:

@@ -8,7 +8,9 @@ import time
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from zlib import crc32
 
 from bench.data import FIELDS
 
@@ -71,9 +73,9 @@ class Replica(Peer, Protocol):
 
 
 class Fieldsync:
-    """This engine: one declared collection, one scope."""
+    """This engine: one declared collection, in one scope, or spread over several by key."""
 
-    def __init__(self, folder: Path, *, full: bool = False) -> None:
+    def __init__(self, folder: Path, *, full: bool = False, hub: bool = False, scopes: int = 1) -> None:
         import fieldsync
 
         class Thing(fieldsync.Record, table="things"):
@@ -90,22 +92,40 @@ class Fieldsync:
 
         self.thing: Any = Thing
         self.path = folder / "things.db"
-        self._open = partial(fieldsync.open, self.path, Thing, durability="full" if full else "fast")
+        self.scopes = [SCOPE] if scopes == 1 else [f"territory/{number:02}" for number in range(scopes)]
+        self._open = partial(fieldsync.open, self.path, Thing, durability="full" if full else "fast", hub=hub)
         self.db: Any = self._open()
+
+    def scope_of(self, key: str) -> str:
+        """The scope of a record."""
+        return self.scopes[crc32(key.encode()) % len(self.scopes)] if len(self.scopes) > 1 else SCOPE
 
     def build(self, records: Records) -> None:
         keys = iter([key for key, _ in records])
         rows = (row for _, row in records)
-        report = self.db.load(self.thing, rows, key=lambda _: next(keys), scope=lambda _: SCOPE)
+        scopes = map(self.scope_of, [key for key, _ in records]) if len(self.scopes) > 1 else repeat(SCOPE)
+        report = self.db.load(self.thing, rows, key=lambda _: next(keys), scope=lambda _: next(scopes))
         assert report.loaded == len(records)
+
+    def create(self, records: Records) -> None:
+        """Create records in one transaction."""
+        with self.db.write() as tx:
+            for key, row in records:
+                tx.create(self.thing, scope=self.scope_of(key), key=key, **row)
 
     def edit(self, edits: Iterable[Edit]) -> None:
         with self.db.write() as tx:
             for key, name, value in edits:
-                tx.update(self.thing, key, scope=SCOPE, **{name: value})
+                tx.update(self.thing, key, scope=self.scope_of(key), **{name: value})
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete records in one transaction."""
+        with self.db.write() as tx:
+            for key in keys:
+                tx.delete(self.thing, key, scope=self.scope_of(key))
 
     def get(self, key: str) -> Mapping[str, Any]:
-        found: dict[str, Any] = self.db[self.thing].get(key, scope=SCOPE).as_dict()
+        found: dict[str, Any] = self.db[self.thing].get(key, scope=self.scope_of(key)).as_dict()
         return found
 
     def read_all(self) -> Any:
@@ -127,7 +147,7 @@ class Fieldsync:
         from fieldsync import messages
         from fieldsync.session import Session
 
-        other.db.enter(SCOPE)
+        other.db.enter(*other.scopes)
         taker, giver = Session(other.db.replica, initiator=True), Session(self.db.replica, initiator=False)
         size, make, apply, idle = 0, 0.0, 0.0, 0
         sender, receiver = taker, giver
@@ -154,9 +174,7 @@ class FieldsyncSingle(Fieldsync):
 
     def build(self, records: Records) -> None:
         for start in range(0, len(records), BATCH):
-            with self.db.write() as tx:
-                for key, row in records[start : start + BATCH]:
-                    tx.create(self.thing, scope=SCOPE, key=key, **row)
+            self.create(records[start : start + BATCH])
 
 
 class Sqlite:

@@ -6,6 +6,7 @@ Prints the result as one line of JSON. `collect` starts such processes and takes
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-TOPICS = ("build", "open", "edit", "apply", "sketch")
+TOPICS = ("build", "open", "edit", "apply", "sketch", "idle", "lone", "bulk", "rejoin", "cuts")
 
 
 class Result(NamedTuple):
@@ -57,6 +58,11 @@ def topic(name: str) -> Any:
     return import_module(f"bench.bench_{name}")
 
 
+def runs(name: str, repeat: int) -> int:
+    """How often a topic is measured: what counts bytes, over seeds of its own, gains nothing from being repeated."""
+    return min(repeat, getattr(topic(name), "RUNS", repeat))
+
+
 def _measure(name: str, contender: str, records: int) -> Result:
     """One measurement in a new process; RuntimeError, with what it said, if it fails."""
     command = [sys.executable, "-m", "bench.runner", name, contender, str(records)]
@@ -74,9 +80,9 @@ def collect(name: str, records: int, repeat: int) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     digests = set()
     present = [contender for contender in topic(name).CONTENDERS if not peers.is_missing(contender)]
-    for run in range(repeat):
+    for run in range(runs(name, repeat)):
         for contender in present:
-            print(f"{name}, run {run + 1} of {repeat}: {contender}", file=sys.stderr)
+            print(f"{name}, run {run + 1} of {runs(name, repeat)}: {contender}", file=sys.stderr)
             result = _measure(name, contender, records)
             digests.add(result.digest)
             for figure, value in result.figures.items():
@@ -87,4 +93,5 @@ def collect(name: str, records: int, repeat: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(prefix="fieldsync-bench-") as folder:
+        os.environ["XDG_STATE_HOME"] = folder  # where databases keep notes of their files
         print(json.dumps(topic(sys.argv[1]).measure(sys.argv[2], int(sys.argv[3]), Path(folder))))

@@ -38,8 +38,8 @@ class Talk:
     frames: list[tuple[int, bytes]] = field(default_factory=list)
 
     @classmethod
-    def between(cls, one: Replica, other: Replica, scopes: list[str] | None = None) -> Talk:
-        return cls((Session(one, initiator=True, scopes=scopes), Session(other, initiator=False)))
+    def between(cls, one: Replica, other: Replica, scopes: list[str] | None = None, peer: str | None = None) -> Talk:
+        return cls((Session(one, initiator=True, scopes=scopes, peer=peer), Session(other, initiator=False)))
 
     def run(self, cut_after: int | None = None, deliver: Callable[[Session, bytes], None] = Session.receive) -> Talk:
         """Take turns until nobody has more to say, or the link dies; the sides are closed in any case."""

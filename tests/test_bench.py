@@ -22,6 +22,22 @@ FIGURES = {
         for differences in (10, 100, 1_000, 10_000)
         for suffix in ("", "_x10")
     },
+    "idle": {"bytes", "round_trips"},
+    "lone": {
+        f"{figure}{suffix}{side}{worst}"
+        for figure in ("bytes", "round_trips")
+        for suffix in ("", "_of_50")
+        for side in ("", "_pulled")
+        for worst in ("", "_worst")
+    },
+    "bulk": {"bytes_per_edit_one", "bytes_per_edit_many"},
+    "rejoin": {
+        f"{figure}_{removals}{worst}"
+        for figure in ("bytes_over_changes", "round_trips")
+        for removals in (10, 100, 1_000)
+        for worst in ("", "_worst")
+    },
+    "cuts": {"bytes_uninterrupted", "bytes_over_uninterrupted", "bytes_over_uninterrupted_worst"},
 }
 
 
@@ -41,6 +57,16 @@ def test_all_topics(tmp_path: Path) -> None:
         assert f"{name}: 500 records" in done.stdout
     assert 0 < found["apply"]["fieldsync_delta_bytes"] < found["apply"]["fieldsync_first_bytes"]
     assert found["build"]["fieldsync_bytes"] > found["build"]["sqlite3_bytes"] > 0
+    assert found["idle"]["fieldsync_round_trips"] == 1
+    assert 0 < found["idle"]["fieldsync_bytes"] < found["lone"]["fieldsync_bytes_of_50"]
+    rejoin = found["rejoin"]
+    assert 0 < rejoin["fieldsync_bytes_over_changes_10"] < rejoin["copy_bytes_over_changes_10"]
+    assert found["cuts"]["fieldsync_bytes_over_uninterrupted"] > 1
+
+
+def test_bytes_are_counted_once() -> None:
+    assert runner.runs("build", 3) == 3
+    assert runner.runs("lone", 3) == 1
 
 
 def test_missing_peer_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,8 +110,7 @@ class Taker:
         self.alive: bytes | None = None
         self._items = items(reader, scope, self.dots, key)
         # what was removed here unseen by the giver lives there: it counts twice, since its number is taken away once
-        unseen = [change for change in reader.removing(scope.id) if not _covers(reader, giver.context, change[:2])]
-        self.held = len(self._items) // reconcile.ITEM_BYTES + 2 * sum(change.parts for change in unseen)
+        self.held = len(self._items) // reconcile.ITEM_BYTES + 2 * _removed_unseen(reader, scope, own, giver)
         self._sketch = reconcile.Taker(self._items)
         self._ranges: reconcile.Asker | None = None
 
@@ -152,6 +151,14 @@ class Taker:
         gone = set(reconcile.each(difference.ours))
         kept = [item for item in reconcile.each(self._items) if item not in gone] if gone else [self._items]
         self.alive = _kernel.ordered(b"".join([*kept, difference.theirs]))
+
+
+def _removed_unseen(reader: Reader, scope: Scope, own: Declaration, giver: Declaration) -> int:
+    """About how many incarnations were removed here unseen by the giver: by kept removals, and by forgotten ones."""
+    kept = [change for change in reader.removing(scope.id) if not _covers(reader, giver.context, change[:2])]
+    below = own.floor - giver.context  # of these changes, those without a live cell are mostly forgotten removals
+    forgotten = below.count() - sum(1 for _ in reader.changes(scope.id, below)) if below else 0
+    return sum(change.parts for change in kept) + forgotten
 
 
 def _covers(reader: Reader, context: Context, dot: tuple[int, int]) -> bool:

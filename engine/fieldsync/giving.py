@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from fieldsync import changes
 from fieldsync.changes import GROUPED, REMOVING, Chunk, GivenChange
-from fieldsync.limits import CHUNK_BYTES_TARGET, CHUNK_CELLS_TARGET, CHUNK_CHANGES_MAX, FETCH_ROWS_TARGET
+from fieldsync.limits import (
+    CHUNK_BYTES_TARGET,
+    CHUNK_CELLS_FIRST,
+    CHUNK_CELLS_TARGET,
+    CHUNK_CHANGES_MAX,
+    FETCH_ROWS_TARGET,
+)
 from fieldsync.store import HEADLESS, ChangeRow, OrphanRow, Row
 
 if TYPE_CHECKING:
@@ -27,18 +33,22 @@ class _Load:
     changes: list[GivenChange] = field(default_factory=list)
     numbers: dict[int, int] = field(default_factory=dict)
     parts: int = 0
+    cells_target: int = CHUNK_CELLS_TARGET
     weight: int = 0  # bytes of the packed records read, and of names
 
     def has_room(self, row: ChangeRow) -> bool:
         """Whether a change may join; a second part of a group has to."""
         if not self.changes or row.flags & GROUPED:
             return True
-        is_full = self.parts + row.live > CHUNK_CELLS_TARGET or self.weight > CHUNK_BYTES_TARGET
+        is_full = self.parts + row.live > self.cells_target or self.weight > CHUNK_BYTES_TARGET
         return not is_full and len(self.changes) < CHUNK_CHANGES_MAX - 1
 
 
 def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
-    """Chunks of the changes of those dots, oldest first and whole, with the number of changes in each."""
+    """Chunks of the changes of those dots, oldest first and whole, with the number of changes in each.
+
+    The first are small, so that a link that is cut soon has brought something that stays.
+    """
     names = {row.id: row.name for row in reader.collections()}
 
     def chunk_of(load: _Load) -> tuple[Chunk, int]:
@@ -46,13 +56,15 @@ def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, i
             load.changes
         )
 
-    load = _Load()
+    target = min(CHUNK_CELLS_FIRST, CHUNK_CELLS_TARGET)
+    load = _Load(cells_target=target)
     for rows in _slices(reader.changes(scope.id, dots)):
         held = _fetch(reader, rows)
         for row in rows:
             if not load.has_room(row):
                 yield chunk_of(load)
-                load = _Load()
+                target = min(2 * target, CHUNK_CELLS_TARGET)
+                load = _Load(cells_target=target)
             _add(reader, scope, row, held, load)
     if load.changes:
         yield chunk_of(load)

@@ -20,6 +20,7 @@ TIME_MAX = (1 << 63) - 1
 
 # A chunk of a stream
 CHUNK_CELLS_TARGET = 50_000  # a chunk ends with the change that passes this
+CHUNK_CELLS_FIRST = 2_000  # the first of a stream is that small, each next one twice as large
 CHUNK_BYTES_TARGET = 2 << 20  # or with the change that passes this many bytes of packed records read
 CHUNK_CHANGES_MAX = 20_000
 FETCH_ROWS_TARGET = 1_000  # records that a giver reads at a time
@@ -46,6 +47,7 @@ READERS_MAX = 8  # idle reader connections kept
 
 SCAN_ROWS_TARGET = 1_000  # rows read at a time where all of a scope is looked at
 TRASH_ROWS_MAX = 100_000  # records kept that went because a peer had them no more; then the oldest go
+TRASH_KEPT_MS = 90 * 86_400_000  # how long they are kept; then they go when the next ones come
 REMOVALS_KEPT_MS = 30 * 86_400_000  # how long a hub keeps removals by itself
 REMOVALS_KEPT_MAX = 100_000  # changes of removals a hub keeps in one scope, whatever their age
 TRIM_PAUSE_MS = 3_600_000  # how often a hub trims by itself
