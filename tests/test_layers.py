@@ -15,12 +15,12 @@ import fieldsync
 PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("errors", "limits", "clock", "codec", "context", "reconcile"),
-    *("types", "record", "store", "changes", "apply", "transaction", "trimming", "leaving"),
+    *("types", "record", "store", "changes", "apply", "transaction", "trimming", "leaving", "trust"),
     *("values", "schema", "draft", "query"),
     *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite", "sqlite.sorting"),
     *("rebuild", "examine", "verify"),
-    *("watch", "replica", "reading", "writing"),
-    *("exchange", "giving", "existence", "locating", "taking", "messages", "greeting", "session", "bundle"),
+    *("watch", "replica", "reading", "writing", "trash", "why", "comparing"),
+    *("exchange", "giving", "existence", "locating", "taking", "messages", "greeting", "session", "bundle", "escrow"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),
     *("copies", "database", "fieldsync"),

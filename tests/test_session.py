@@ -298,7 +298,8 @@ def test_a_floor_beyond_what_is_known_is_asked_about(met, pair):
     while session.next_frame() is not None:
         pass
     unknown = Context.of([(STRANGER, 1, 1)])
-    session.receive(messages.encode(Declare(1, Declaration(unknown, unknown, []))))
+    known = unknown | Context(state(pair.b)["old"][1])
+    session.receive(messages.encode(Declare(1, Declaration(known, unknown, []))))
     want = messages.decode(session.next_frame())
     assert (type(want), want.scope, len(want.key)) == (Want, 1, 16)
 

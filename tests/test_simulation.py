@@ -12,14 +12,20 @@ from tests.simulation.schedule import run
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))  # how many schedules; CI: 2000
 TRIES = {  # rule -> seeds among which one is sure to notice that it is off
     "context_joined_midstream": 10,
+    "drops_before_done": 100,
     "edits_of_the_dead_vanish": 10,
+    "floors_stay": 10,
+    "floors_unchecked": 10,
     "giver_moves": 20,
+    "incarnations_only": 10,
     "many_streams": 1_500,
     "one_incarnation_written": 10,
     "parts_are_held_back": 500,
     "parts_are_wholes": 50,
+    "provisional_uncompared": 150,
     "removals_forget": 100,
     "seen_is_direct": 50,
+    "trimmed_unguarded": 50,
 }
 
 

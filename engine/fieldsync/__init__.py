@@ -12,7 +12,10 @@ Query, Transaction). schema.py declares records, values.py says what they hold, 
 loads rows, tables.py reads them from files. replica.py is a store, a clock and the news of what changed: transaction.py
 and apply.py write over sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py,
 which websocket.py and memory.py carry. copies.py recognises copied and restored files, verify.py looks for damage
-(examine.py) and mends it, rebuild.py computes again what follows from the cells. The kernels are native/*.pyx, each
+(examine.py) and mends it, rebuild.py computes again what follows from the cells. bundle.py writes scopes into files to
+be carried by hand, escrow.py one of what has to be kept before scopes are left (leaving.py); trimming.py forgets
+removals, trash.py has what went by comparing (existence.py). why.py and comparing.py explain one record, and tell
+whether two replicas agree. The kernels are native/*.pyx, each
 called by one module.
 """
 
@@ -52,9 +55,12 @@ from fieldsync.writing import Transaction
 
 if typing.TYPE_CHECKING:
     from fieldsync.bundle import BundleReport
+    from fieldsync.comparing import Comparison, ScopeComparison
     from fieldsync.examine import Fault, VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.session import Report
+    from fieldsync.trash import TrashEntry
+    from fieldsync.why import Trace, Why
 
 __version__ = "0.1.0"
 __all__ = [
@@ -63,6 +69,7 @@ __all__ = [
     "BundleReport",
     "Busy",
     "ClosedError",
+    "Comparison",
     "ConnectionFailed",
     "Corrupt",
     "Counter",
@@ -86,16 +93,20 @@ __all__ = [
     "Record",
     "Report",
     "SchemaError",
+    "ScopeComparison",
     "ScopeInfo",
     "Snapshot",
     "StoreError",
     "SyncError",
     "Table",
+    "Trace",
     "Transaction",
+    "TrashEntry",
     "Unknown",
     "VerifyReport",
     "VersionMismatch",
     "Watch",
+    "Why",
     "field",
     "open",
     "serve",
@@ -104,10 +115,15 @@ __all__ = [
 
 _LATE = {  # few programs need these modules at once
     "BundleReport": "fieldsync.bundle",
+    "Comparison": "fieldsync.comparing",
     "Fault": "fieldsync.examine",
     "LoadReport": "fieldsync.loading",
     "Report": "fieldsync.session",
+    "ScopeComparison": "fieldsync.comparing",
+    "Trace": "fieldsync.why",
+    "TrashEntry": "fieldsync.trash",
     "VerifyReport": "fieldsync.examine",
+    "Why": "fieldsync.why",
 }
 
 

@@ -21,6 +21,7 @@ from fieldsync.errors import DecodeError, NotFound
 from fieldsync.exchange import Declaration
 from fieldsync.limits import FRAME_BYTES_MAX
 from fieldsync.messages import Packed, Stream
+from fieldsync.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -204,7 +205,7 @@ class _Taker:
                 scope = scope._replace(taker=b"")
             if message.done and self._joins:
                 if self._drops:
-                    scope, touched = existence.drop(writer, scope, self._gone, wall_ms)
+                    scope, touched = existence.drop(writer, scope, self._gone, Trust(), wall_ms)
                     batch.note(name, touched, Context())
                 scope = taking.finish(writer, scope, self._giver)
                 batch.note(name, [], self._giver.context)

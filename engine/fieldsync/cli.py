@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +32,7 @@ console = Console(markup=False, emoji=False, highlight=False)
 errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 DatabasePath = Annotated[Path, typer.Option("--db", help="The database file; made if it does not exist.")]
+ScopeNames = Annotated[list[str], typer.Argument(metavar="SCOPE", help="Names of scopes.")]
 
 
 def _example(text: str) -> str:
@@ -124,6 +127,145 @@ def sync(
         _say(f"not held by the peer: {', '.join(report.refused)}", "yellow")
 
 
+@app.command(epilog=_example("fieldsync enter --db field.db job/7 job/8"))
+def enter(scopes: ScopeNames, db: DatabasePath) -> None:
+    """Hold scopes from now on: the next syncs fill them."""
+    with fieldsync.open(db) as database:
+        database.enter(*scopes)
+    _say(f"entered: {', '.join(scopes)}")
+
+
+@app.command(epilog=_example("fieldsync leave --db field.db job/7 --escrow job-7.bundle"))
+def leave(
+    scopes: ScopeNames,
+    db: DatabasePath,
+    lose_pending: Annotated[
+        bool, typer.Option("--lose-pending", help="Leave all the same, and lose what no hub is known to have.")
+    ] = False,
+    escrow: Annotated[
+        Path | None, typer.Option(help="First write what no hub is known to have into this new bundle.")
+    ] = None,
+) -> None:
+    """Hold scopes no longer: their records go from this file, and stay wherever else they are."""
+    from fieldsync.progress import bar_of_bytes
+
+    with fieldsync.open(db) as database, bar_of_bytes(escrow.name) if escrow else nullcontext() as progress:
+        report = database.leave(*scopes, lose_pending=lose_pending, escrow=escrow, progress=progress)
+    if report is not None:
+        _say(f"{report.changes:,} changes that no hub is known to have are in {escrow}: import it at a hub")
+    _say(f"left: {', '.join(scopes)}")
+
+
+@app.command(epilog=_example("fieldsync trim --db hub.db --older-than 90d --keep 10000"))
+def trim(
+    db: DatabasePath,
+    scopes: Annotated[
+        list[str] | None, typer.Argument(metavar="SCOPE", help="All that are held if none is named.")
+    ] = None,
+    older_than: Annotated[str, typer.Option(help="An age, such as 90d, 12h, 30m or 0s.")] = "30d",
+    keep: Annotated[int | None, typer.Option(min=0, help="Keep so many of the latest in each scope at most.")] = None,
+) -> None:
+    """Forget old removals. Devices that come back after any absence still learn what was deleted."""
+    age = _age(older_than)
+    with fieldsync.open(db) as database:
+        count = database.trim(*scopes or [], older_than=age, keep=keep)
+    _say(f"{count:,} changes of removals forgotten")
+
+
+def _age(text: str) -> timedelta:
+    units = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1), "s": timedelta(seconds=1)}
+    try:
+        age = int(text[:-1]) * units[text[-1:]]
+        if age >= timedelta(0):
+            return age
+    except (KeyError, ValueError, OverflowError):
+        pass
+    raise typer.BadParameter(f"{text!r} is not an age, such as 90d, 12h, 30m or 0s")
+
+
+@app.command(epilog=_example("fieldsync export --db ada.db job-7.bundle --scope job/7"))
+def export(
+    file: Annotated[Path, typer.Argument(help="The bundle to write.")],
+    db: DatabasePath,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="All that are held if none is given; may be repeated.")
+    ] = None,
+    known_to: Annotated[
+        str | None, typer.Option(help="Only what the peer of this address did not have after the last sync with it.")
+    ] = None,
+) -> None:
+    """Write scopes into a bundle: a file to be carried by hand, which any replica can import."""
+    from fieldsync.progress import bar_of_bytes
+
+    with fieldsync.open(db) as database, bar_of_bytes(file.name) as progress:
+        report = database.export(file, *scope or [], known_to=known_to, progress=progress)
+    _say(f"{len(report.scopes)} scopes, {report.changes:,} changes, {report.bytes:,} bytes in {file}")
+
+
+@app.command(epilog=_example("fieldsync import-bundle --db ben.db job-7.bundle"))
+def import_bundle(
+    file: Annotated[Path, typer.Argument(help="The bundle to read.", exists=True, dir_okay=False)], db: DatabasePath
+) -> None:
+    """Take a bundle in: the same end as a sync with its writer. Scopes that are not held are entered."""
+    from fieldsync.progress import bar_of_bytes
+
+    with fieldsync.open(db) as database, bar_of_bytes(file.name, file.stat().st_size) as progress:
+        report = database.import_bundle(file, progress=progress)
+    _say(
+        f"{len(report.scopes)} scopes: {report.changes:,} changes received, {report.records_changed:,} records changed"
+    )
+    if report.incomplete:
+        _say(f"builds on changes that are not here yet, which a sync brings: {', '.join(report.incomplete)}", "yellow")
+
+
+@app.command(epilog=_example("fieldsync verify ada.db hub.db --scope job/7"))
+def verify(
+    one: Annotated[Path, typer.Argument(help="A database file.", exists=True)],
+    other: Annotated[Path, typer.Argument(help="Another.", exists=True)],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="All that both hold if none is given; may be repeated.")
+    ] = None,
+) -> None:
+    """Prove that two replicas agree, or show where they do not. Exit code 0 only if they agree."""
+    from fieldsync.progress import bar_of_rows
+
+    with (
+        fieldsync.open(one) as first,
+        fieldsync.open(other) as second,
+        bar_of_rows(f"{one.name}, {other.name}") as progress,
+    ):
+        report = first.compare(second, *scope or [], progress=progress)
+    for compared in report.scopes:
+        _say(str(compared), None if compared.agrees else "yellow")
+        for collection, key in compared.differing[:20]:
+            _say(f"  {collection} {key}" if key else "  cells without their record")
+    for path, alone in report.only_one.items():
+        if alone:
+            _say(f"only {path} holds {len(alone):,} other scopes")
+    _say(_verdict(report), "green" if report.agree else "red")
+    if not report.agree:
+        raise typer.Exit(1)
+
+
+def _verdict(report: fieldsync.Comparison) -> str:
+    if not report.scopes:
+        return "they hold no scope in common"
+    count = sum(not scope.agrees for scope in report.scopes)
+    return f"they differ in {count:,} of {len(report.scopes):,} scopes" if count else "they agree"
+
+
+@app.command(epilog=_example("fieldsync why --db field.db orders o-17"))
+def why(
+    collection: Annotated[str, typer.Argument(help="The record's collection.")],
+    key: Annotated[str, typer.Argument(help="The record's key.")],
+    db: DatabasePath,
+    scope: Annotated[str | None, typer.Option(help="Ask this scope only.")] = None,
+) -> None:
+    """Tell why a record is here or is not."""
+    with fieldsync.open(db) as database:
+        _say(str(database.why(collection, key, scope=scope)))
+
+
 @app.command(epilog=_example("fieldsync info field.db"))
 def info(file: Annotated[Path, typer.Argument(help="The database file.", exists=True)]) -> None:
     """Show the scopes that a file holds."""
@@ -176,7 +318,7 @@ def demo(
     folder: Annotated[Path | None, typer.Option(help="Keep the databases in this folder.")] = None,
     seed: Annotated[int, typer.Option(help="Of the generated records, where the flights are not installed.")] = 1,
 ) -> None:
-    """Show it all in about a minute: a hub and three devices, offline edits, peer sync, a long absence."""
+    """Show it all in about a minute: a hub and its devices, offline edits, peer sync, long absences, damage, a file."""
     from fieldsync.demo import run
 
     if not run(console, rows=rows, folder=folder, seed=seed):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fieldsync.bundle import BundleReport
+    from fieldsync.comparing import Comparison
     from fieldsync.examine import VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.schema import Record, Snapshot
     from fieldsync.session import Report
+    from fieldsync.trash import TrashEntry
     from fieldsync.websocket import Server
+    from fieldsync.why import Why
 
 R = TypeVar("R", bound=BaseRecord)
 
@@ -150,21 +155,38 @@ class Database:
 
         return load(self.replica, self.collection(of), rows, key=key, scope=scope, progress=progress)
 
-    def enter(self, *scopes: str) -> None:
-        """Hold these scopes from now on: the next syncs fill them."""
+    def enter(self, *scopes: str, priority: int | None = None) -> None:
+        """Hold these scopes from now on: the next syncs fill them.
+
+        priority: scopes of higher numbers sync first; 0 at first, and as it was if None.
+        """
         for name in scopes:
             check_names(name, "-")
         with self.replica.store.writing() as writer:
             for name in scopes:
-                writer.enter(name)
+                scope = writer.enter(name)
+                if priority is not None:
+                    writer.save_scope(scope._replace(priority=priority))
 
-    def leave(self, *scopes: str, lose_pending: bool = False) -> None:
+    def leave(
+        self,
+        *scopes: str,
+        lose_pending: bool = False,
+        escrow: str | os.PathLike[str] | None = None,
+        progress: Callable[[BundleReport], object] | None = None,
+    ) -> BundleReport | None:
         """Hold these scopes no longer: their records go from this file, and stay wherever else they are.
 
         NotDelivered while a hub is not known to have all that is here, other devices' changes included: sync with it
-        first. lose_pending: leave all the same, and lose what nobody else has.
+        first. lose_pending: leave all the same, and lose what nobody else has. escrow: the path of a new bundle into
+        which what no hub is known to have is written before the scopes go; a hub takes it by import_bundle.
         """
-        self.replica.leave(list(scopes), lose_pending=lose_pending)
+        if escrow is None:
+            self.replica.leave(list(scopes), lose_pending=lose_pending)
+            return None
+        from fieldsync.escrow import leave_with_escrow
+
+        return leave_with_escrow(self.replica, list(scopes), escrow, lose_pending=lose_pending, progress=progress)
 
     def trim(
         self, *scopes: str, older_than: timedelta = timedelta(milliseconds=REMOVALS_KEPT_MS), keep: int | None = None
@@ -221,6 +243,50 @@ class Database:
                 for scope in reader.scopes()
             ]
 
+    def why(self, of: type[Record] | str, key: str, *, scope: str | None = None) -> Why:
+        """Why a record is here or is not: print(db.why("orders", "o-17")). All scopes are asked if none is named."""
+        from fieldsync.why import why
+
+        self._check_held([scope] if scope is not None else [])
+        with self.replica.store.reading() as reader:
+            asked = [held for held in reader.scopes() if scope in (None, held.name)]
+            return why(reader, self.collection(of).name, key, asked, is_hub=self.replica.takes_all)
+
+    def compare(
+        self, other: Database, *scopes: str, progress: Callable[[int, int], object] | None = None
+    ) -> Comparison:
+        """Whether two replicas agree on scopes, all that both hold if none is named, and where they do not. NotFound.
+
+        Every cell of both is looked at. progress(done, total) is called with numbers of rows.
+        """
+        from fieldsync.comparing import compare
+
+        with self.replica.store.reading() as one, other.replica.store.reading() as two:
+            return compare((one, two), (self.path, other.path), list(scopes), progress)
+
+    # --- the trash ---
+
+    def trash(self, *, scope: str | None = None) -> list[TrashEntry]:
+        """The records that went because a peer had them no more, the latest first; of all scopes if none is named.
+
+        They stay for TRASH_KEPT_MS, and not more than TRASH_ROWS_MAX of them (limits.py).
+        """
+        from fieldsync.trash import entries
+
+        self._check_held([scope] if scope is not None else [])
+        with self.replica.store.reading() as reader:
+            return entries(reader, [held for held in reader.scopes() if scope in (None, held.name)])
+
+    def restore(self, *some: TrashEntry) -> None:
+        """Make records of the trash again, in one transaction: new records with the values that they had.
+
+        AlreadyExists where a record of the key lives; NotFound where the trash has it no more.
+        """
+        from fieldsync.trash import restore
+
+        with self.replica.writing() as batch:
+            restore(batch, some)
+
     # --- looking after the file ---
 
     def verify(self, *, repair: bool = False, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
@@ -251,25 +317,30 @@ class Database:
         *,
         scopes: list[str] | None = None,
         timeout: float = IDLE_SECONDS_MAX,
+        max_bytes: int | None = None,
+        max_seconds: float | None = None,
         progress: Callable[[Report], object] | None = None,
     ) -> Report:
         """Sync with a database of this process, or with a peer's address such as "ws://127.0.0.1:8765".
 
         scopes: only these, NotFound if one is not held here; all that both hold if None. timeout: seconds without any
         news from the peer before the link counts as cut. What had landed by then stays, and the next sync goes on from
-        there. progress is called with the report so far, after each frame of the peer's.
+        there. max_bytes, max_seconds: a budget, after which the sync stops with report.complete False; scopes of higher
+        priority (see enter) come first, what has landed stays, and the rest waits. progress is called with the report
+        so far, after each frame of the peer's.
         """
         if scopes is not None:
             self._check_held(scopes)
+        enough = _budget(max_bytes, max_seconds)
         if isinstance(peer, Database):
             from fieldsync.memory import join
 
-            return join(self.replica, peer.replica, scopes=scopes, progress=progress)
+            return join(self.replica, peer.replica, scopes=scopes, progress=progress, enough=enough)
         if not isinstance(peer, str):
             raise TypeError(f"a peer is a Database or an address, not {type(peer).__name__}")
         from fieldsync.websocket import connect
 
-        return connect(self.replica, peer, scopes=scopes, timeout=timeout, progress=progress)
+        return connect(self.replica, peer, scopes=scopes, timeout=timeout, progress=progress, enough=enough)
 
     def export(
         self,
@@ -310,6 +381,15 @@ class Database:
             for name in scopes:
                 if reader.scope(name) is None:
                     raise NotFound(f"the scope {name!r} is not held here; db.enter(...) it first")
+
+
+def _budget(max_bytes: int | None, max_seconds: float | None) -> Callable[[Report], bool] | None:
+    """Whether a sync that began now has used up what it may."""
+    if max_bytes is None and max_seconds is None:
+        return None
+    end = math.inf if max_seconds is None else time.monotonic() + max_seconds
+    most = math.inf if max_bytes is None else max_bytes
+    return lambda report: report.bytes_sent + report.bytes_received >= most or time.monotonic() >= end
 
 
 def _row(collection: Collection) -> CollectionRow:

@@ -17,7 +17,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fieldsync import database as front
-from fieldsync.device import Device
+from fieldsync.device import Device, notes_beside
 from fieldsync.progress import load_table
 from fieldsync.samples import field_service_records, find_flights
 from fieldsync.tables import open_table
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 GENERATED_ROWS = 50_000
 ABSENCE_CHANGES = 300  # of each kind, where the scope has records enough
+DAMAGED_RECORDS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,14 @@ def run(console: Console, *, rows: int | None = None, folder: Path | None = None
         _offline_edits(teller, story, hub, devices)
         _converge(teller, story, hub, devices)
         back = _absence(teller, story, hub, devices)
+        year = _forgetful_year(teller, story, hub, devices)
+        _damage(teller, story, hub, devices)
+        devices["dan"] = stack.enter_context(Device("dan", place / "dan.db"))
+        _bundle(teller, story, hub, devices)
         _close(teller, story, {"hub": hub, **devices})
         teller.say(
             f"\nCopying the whole database ({hub_bytes:,} bytes) to three devices would have cost {3 * hub_bytes:,} "
-            f"bytes;\nthe first syncs took {first:,}, and coming back after the absence took {back:,}."
+            f"bytes;\nthe first syncs took {first:,}, coming back after the absence {back:,}, after the year {year:,}."
         )
     teller.say(f"{time.perf_counter() - began:.0f} s in all.")
     return not teller.failures
@@ -147,7 +152,7 @@ def _place(folder: Path | None) -> Iterator[Path]:
 
 def _fill_hub(teller: _Teller, story: Story, path: Path) -> int:
     teller.step(f"The hub loads {story.title}")
-    with front.open(path, hub=True, durability="fast") as hub:
+    with front.open(path, hub=True, durability="fast", notes=notes_beside(path)) as hub:
         report = story.load(hub)
         size = hub.replica.store.size()
     teller.say(
@@ -219,6 +224,101 @@ def _absence(teller: _Teller, story: Story, hub: Device, devices: dict[str, Devi
     teller.check("cho and the hub agree again, nothing rebuilt", cho.scopes()[scope] == hub.scopes()[scope])
     teller.check("nothing that was deleted has come back", cho.read(story.collection, scope, deleted[0]) is None)
     return int(report["bytes_received"] + report["bytes_sent"])
+
+
+def _forgetful_year(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> int:
+    teller.step("Cho comes back after a year, in which the hub has forgotten every removal")
+    cho, scope, field = devices["cho"], story.scopes["cho"][0], story.notes[0]
+    keys = hub.keys(story.collection, scope, 3 * ABSENCE_CHANGES)
+    some = len(keys) // 3
+    edited, deleted, untouched = keys[:some], keys[some : 2 * some], keys[2 * some]
+    new = [f"year-{i}" for i in range(some)]
+    hub.update(story.collection, scope, [(key, {field: f"a year later {i}"}) for i, key in enumerate(edited)])
+    hub.delete(story.collection, scope, deleted)
+    hub.create(story.collection, scope, [(key, {field: "new"}) for key in new])
+    forgotten = hub.trim()
+    cho.update(story.collection, scope, [(deleted[0], {field: "edited"}), (untouched, {field: "by Cho"})])
+    cho.create(story.collection, scope, [("by-cho", {field: "made while away"})])
+    teller.say(f"   meanwhile: {some} edits, {some} deletes, {some} new records; two edits and a new record by Cho")
+    teller.check(f"the hub forgot {forgotten} changes of removals, and has none left to forget", hub.trim() == 0)
+    report = cho.sync(hub.serve())
+    teller.syncs([("cho <-> hub", report)])
+    _check_year(teller, story, hub, cho, edited=edited, deleted=deleted, new=new, untouched=untouched)
+    teller.check("cho and the hub agree again, nothing rebuilt", cho.scopes()[scope] == hub.scopes()[scope])
+    return int(report["bytes_received"] + report["bytes_sent"])
+
+
+def _check_year(
+    teller: _Teller,
+    story: Story,
+    hub: Device,
+    cho: Device,
+    *,
+    edited: list[str],
+    deleted: list[str],
+    new: list[str],
+    untouched: str,
+) -> None:
+    scope, field = story.scopes["cho"][0], story.notes[0]
+
+    def read(device: Device, keys: list[str]) -> list[str | None]:
+        return [(device.read(story.collection, scope, key) or {}).get(field) for key in keys]
+
+    risen = [key for key in deleted for device in (hub, cho) if device.read(story.collection, scope, key)]
+    teller.check("nothing that was deleted has risen, at either", not risen)
+    teller.check(f"Cho's trash has all {len(deleted)} of them", set(cho.trash(scope)) >= set(deleted))
+    came = [*edited, *new]
+    teller.check(f"Cho has all {len(came)} edits and new records", read(cho, came) == read(hub, came))
+    teller.check("the hub has what Cho wrote", read(hub, [untouched, "by-cho"]) == ["by Cho", "made while away"])
+
+
+def _damage(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> None:
+    teller.step("Ben's file is damaged while it is closed")
+    ben, scope, field = devices["ben"], story.scopes["ben"][0], story.notes[0]
+    mark = "checked by Ben"
+    keys = ben.keys(story.collection, scope, DAMAGED_RECORDS)
+    ben.update(story.collection, scope, [(key, {field: mark}) for key in keys])
+    ben.sync(hub.serve())
+    ben.switch_off()
+    flipped = _flip(ben.path, mark.encode())
+    ben.switch_on()
+    found = ben.verify()
+    teller.say(f"   {flipped} bytes were flipped; `fieldsync doctor` finds {found['faults']} faults")
+    teller.check("the damage is found", found["faults"] > 0)
+    mended = ben.verify(repair=True)
+    teller.check("it is mended, and nothing is made up: what was damaged is to be fetched", mended["left"] == 0)
+    teller.say(f"   {mended['fetching']} records are to be fetched")
+    teller.syncs([(f"{name} <-> hub", devices[name].sync(hub.serve())) for name in ("ben", "ada")])
+    teller.check("ben and the hub agree again, nothing rebuilt", ben.scopes()[scope] == hub.scopes()[scope])
+    teller.check("no fault is left", ben.verify()["faults"] == 0)
+
+
+def _flip(path: Path, text: bytes) -> int:
+    """Flip the first byte of a text wherever a file has it, so that it is text no more; how many there were."""
+    data = bytearray(path.read_bytes())
+    count, at = 0, data.find(text)
+    while at >= 0:
+        data[at] ^= 0xFF
+        count, at = count + 1, data.find(text, at)
+    path.write_bytes(data)
+    return count
+
+
+def _bundle(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> None:
+    teller.step("Dan has no link at all: Ada hands him a file")
+    ada, dan, scope = devices["ada"], devices["dan"], story.scopes["ada"][1]
+    path = ada.path.with_name("for-dan.bundle")
+    written = ada.export(path, [scope])
+    taken = dan.import_bundle(path)
+    teller.say(
+        f"   {scope} in a bundle of {written['bytes']:,} bytes: {written['changes']:,} changes written, "
+        f"{taken['changes']:,} taken, {taken['records_changed']:,} records changed"
+    )
+    teller.check("dan holds that scope and no other", list(dan.scopes()) == [scope] == taken["scopes"])
+    states = [device.scopes()[scope] for device in (hub, ada, dan)]
+    teller.check("hub, ada and dan hold the same", states[0] == states[1] == states[2])
+    again = dan.import_bundle(path)
+    teller.check("the same file once more changes nothing", again["records_changed"] == 0)
 
 
 def _close(teller: _Teller, story: Story, replicas: dict[str, Device]) -> None:

@@ -6,14 +6,14 @@ import dataclasses
 import json
 import subprocess
 import sys
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fieldsync
 from fieldsync.errors import SyncError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fieldsync.websocket import Server
 
 Edits = list[tuple[str, dict[str, Any]]]  # (key, fields)
@@ -24,13 +24,24 @@ class Device:
 
     def __init__(self, name: str, path: Path, *, hub: bool = False) -> None:
         self.name = name
+        self.path = path
+        self._command = [sys.executable, "-m", "fieldsync.device", str(path), "hub" if hub else "device"]
+        self.switch_on()
+
+    def switch_on(self) -> None:
+        """Begin a process that opens the file."""
         self._url: str | None = None
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and this module
-            [sys.executable, "-m", "fieldsync.device", str(path), "hub" if hub else "device"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+
+    def switch_off(self) -> None:
+        """Close the file and end the process."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process.wait(timeout=30)
 
     def _ask(self, **order: Any) -> Any:
         assert self._process.stdin is not None
@@ -92,15 +103,36 @@ class Device:
         """Delete records, in one transaction."""
         self._ask(do="delete", collection=collection, scope=scope, keys=keys)
 
+    def trim(self) -> int:
+        """Forget all removals that may be forgotten; how many changes that were."""
+        count: int = self._ask(do="trim")
+        return count
+
+    def trash(self, scope: str) -> list[str]:
+        """The keys of the records that went because a peer had them no more."""
+        found: list[str] = self._ask(do="trash", scope=scope)
+        return found
+
+    def verify(self, *, repair: bool = False) -> dict[str, Any]:
+        """Look at all of the file: how many faults there are, and how many records a repair leaves to be fetched."""
+        report: dict[str, Any] = self._ask(do="verify", repair=repair)
+        return report
+
+    def export(self, path: Path, scopes: list[str]) -> dict[str, Any]:
+        """Write scopes into a bundle; the report as a dict."""
+        report: dict[str, Any] = self._ask(do="export", path=str(path), scopes=scopes)
+        return report
+
+    def import_bundle(self, path: Path) -> dict[str, Any]:
+        """Take a bundle in; the report as a dict."""
+        report: dict[str, Any] = self._ask(do="import_bundle", path=str(path))
+        return report
+
     def __enter__(self) -> Device:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        self._process.wait(timeout=30)
+        self.switch_off()
 
 
 class _Child:
@@ -153,14 +185,35 @@ class _Child:
             for key in keys:
                 tx.delete(collection, key, scope=scope)
 
+    def _trim(self) -> int:
+        return self._database.trim(older_than=timedelta(0), keep=0)
+
+    def _trash(self, scope: str) -> list[str]:
+        return [entry.key for entry in self._database.trash(scope=scope)]
+
+    def _verify(self, repair: bool) -> dict[str, Any]:
+        report = self._database.verify(repair=repair)
+        return {"faults": report.fault_count, "left": len(report.left), "fetching": sum(report.fetching.values())}
+
+    def _export(self, path: str, scopes: list[str]) -> dict[str, Any]:
+        return dataclasses.asdict(self._database.export(path, *scopes))
+
+    def _import_bundle(self, path: str) -> dict[str, Any]:
+        return dataclasses.asdict(self._database.import_bundle(path))
+
     def close(self) -> None:
         """Stop serving."""
         self._stop()
 
 
+def notes_beside(path: str | Path) -> Path:
+    """Where notes of a demo's files are kept: not in the user's home."""
+    return Path(path).parent / "notes"
+
+
 def main(path: str, role: str) -> None:
     """Do what comes in, until the parent closes the pipe."""
-    with fieldsync.open(path, hub=role == "hub") as database:
+    with fieldsync.open(path, hub=role == "hub", notes=notes_beside(path)) as database:
         child = _Child(database)
         try:
             for line in sys.stdin:

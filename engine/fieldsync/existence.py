@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from fieldsync.exchange import Declaration
     from fieldsync.reconcile import Difference
     from fieldsync.store import Reader, Scope, Writer
+    from fieldsync.trust import Trust
 
 KEY_BYTES = 16
 
 
 def is_needed(giver: Declaration, taker: Declaration) -> bool:
     """Whether a giver has forgotten removals that a taker may not have seen."""
-    return bool(giver.floor - taker.context)
+    return bool(giver.floor - taker.context) and bool(compared(giver.context, taker))
 
 
 def compared(giver: Context, taker: Declaration) -> Context:
@@ -165,12 +166,18 @@ def _covers(reader: Reader, context: Context, dot: tuple[int, int]) -> bool:
     return context.covers(reader.dictionary.author(dot[0]), dot[1])
 
 
-def drop(writer: Writer, scope: Scope, taker: Known, wall_ms: int) -> tuple[Scope, list[Touched]]:
+class TooMuch(Exception):
+    """A giver would take away more than it may. Never leaves the engine."""
+
+
+def drop(writer: Writer, scope: Scope, taker: Known, trust: Trust, wall_ms: int) -> tuple[Scope, list[Touched]]:
     """Remove what lives here of the compared dots and not at the giver; records go to the trash.
 
-    Returns the scope with its new digest, not yet saved.
+    Returns the scope with its new digest, not yet saved. TooMuch, and nothing done, where the giver may not do that.
     """
     targets = [*_gone_records(writer, scope, taker), *_gone_orphans(writer, scope, taker)]
+    if not trust.may_drop(len(targets), writer.count_records(scope.id)):
+        raise TooMuch
     if not targets:
         return scope, []
     rows = [(target.collection, target.row) for target in targets if target.row is not None]

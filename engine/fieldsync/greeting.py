@@ -28,6 +28,7 @@ from fieldsync.limits import EAGER_CELLS_MAX, EAGER_SCOPES_MAX
 from fieldsync.messages import VERSION, Again, Differ, Eager, Forgotten, Hello
 from fieldsync.replica import peer_id
 from fieldsync.store import Pair
+from fieldsync.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,7 +87,7 @@ class Greeting:
         self.shared: list[Shared] = []
         self.refused: list[str] = []
         self.states: dict[str, State] = {}  # the own ones
-        self.peer_is_hub = False
+        self.trust = Trust()
         self.is_over = False
         self.changes_sent = self.changes_received = self.records_changed = 0
         self.delay = 0  # round trips beyond the one that a greeting takes
@@ -95,7 +96,8 @@ class Greeting:
         self._takes_all = replica.takes_all and only is None
         self._peer = None if only is not None or peer is None else peer_id(peer)
         self._id: bytes | None = None  # of the pair, as this side remembers it
-        self._replica_id = b""  # the initiator's
+        self._peer_replica = b""  # its id
+        self._says_hub = False
         self._pair: Pair | None = None
         self._told: dict[str, bytes] = {}  # the initiator's states, as it told them
         self._contexts: dict[str, Context] = {}  # that both had after an eager change
@@ -107,7 +109,7 @@ class Greeting:
     def open(self) -> list[Message]:
         """The first messages of the conversation."""
         with self._replica.store.reading() as reader:
-            for scope in reader.scopes():
+            for scope in sorted(reader.scopes(), key=lambda scope: -scope.priority):
                 if self._only is None or scope.name in self._only:
                     self.states[scope.name] = exchange.state_of(reader, scope)
             self._told = {name: state.short() for name, state in self.states.items()}
@@ -115,8 +117,12 @@ class Greeting:
             self._pair = reader.pair(self._peer) if self._peer else None
             if self._pair is None or self._pair.names != list(self.states):
                 return [self._hello(self.states)]
-            self.peer_is_hub = self._pair.is_hub
+            self._trust(self._pair.replica, self._pair.is_hub)
             return self._again(reader, self._pair)
+
+    def _trust(self, replica: bytes, says_hub: bool) -> None:
+        self._peer_replica, self._says_hub = replica, says_hub
+        self.trust = self._replica.trust(replica, says_hub)
 
     def _hello(self, names: Iterable[str]) -> Hello:
         states = [(name, self.states[name].short()) for name in names]
@@ -163,7 +169,7 @@ class Greeting:
         match message:
             case Hello():
                 self._check_versions(message)
-                self.peer_is_hub = message.takes_all
+                self._trust(message.replica, message.takes_all)
                 return self._accept(message) if initiator else self._answer(message)
             case Differ() if initiator and self._pair is not None and self._told:
                 self._accept_differ(message, self._pair)
@@ -217,11 +223,13 @@ class Greeting:
 
     def _answer(self, hello: Hello) -> list[Message]:
         self._told = dict(hello.scopes)
-        self._replica_id = hello.replica
         self._look(self._told, every=hello.takes_all)
-        self.shared = [Shared(name, self._told.get(name, b"")) for name in self.states]
+        # in the order of the initiator, which knows what is urgent
+        names = [name for name in self._told if name in self.states]
+        names += [name for name in self.states if name not in self._told]
+        self.shared = [Shared(name, self._told.get(name, b"")) for name in names]
         self.is_over = True
-        return [self._hello(self.states)]
+        return [self._hello(names)]
 
     def _look(self, names: Iterable[str], *, every: bool) -> None:
         """Read the own states of those of some scopes that are held, of all if every; enter them if this takes all."""
@@ -247,8 +255,8 @@ class Greeting:
         if pair is None or any(i >= len(pair.names) for i, _ in again.changed):
             self._is_lost, self.delay = True, 1
             return [Forgotten()]
-        self._id, self._pair, self._replica_id = again.pair, pair, pair.replica
-        self.peer_is_hub = pair.is_hub
+        self._id, self._pair = again.pair, pair
+        self._trust(pair.replica, pair.is_hub)
         states = list(pair.each())
         for i, state in again.changed:
             states[i] = state
@@ -309,12 +317,11 @@ class Greeting:
                 told[shared.name] = exchange.State(said.context_hash, said.digest, is_provisional=False).short()
             if shared.own is not None and shared.peer is not None and not self._was_dropped(shared):
                 contexts[shared.name] = shared.own.context | shared.peer.context
-        replica = b"" if initiator else self._replica_id
-        pair = Pair(replica, list(told), b"".join(told.values()), self.peer_is_hub)
-        name = self._peer if initiator else pair_id(replica, told, told.values())
+        pair = Pair(self._peer_replica, list(told), b"".join(told.values()), self._says_hub)
+        name = self._peer if initiator else pair_id(self._peer_replica, told, told.values())
         is_new = name is not None and self._only is None and (pair != self._pair or bool(contexts))
         with self._replica.store.reading() as reader:
-            delivered = self._delivered(reader) if self.peer_is_hub else {}
+            delivered = self._delivered(reader) if self.trust.is_hub else {}
             if is_new:
                 contexts |= self._equal_contexts(reader)
         if is_new or delivered:

@@ -46,6 +46,8 @@ BUSY_MS_MAX = 30_000  # how long a transaction waits for another process's
 READERS_MAX = 8  # idle reader connections kept
 
 SCAN_ROWS_TARGET = 1_000  # rows read at a time where all of a scope is looked at
+DROPS_FREE_MAX = 1_000  # records that any peer may take away by having them no more
+DROPS_SHARE_MAX = 0.5  # of the records of a scope, beyond that number; more wait for a hub
 TRASH_ROWS_MAX = 100_000  # records kept that went because a peer had them no more; then the oldest go
 TRASH_KEPT_MS = 90 * 86_400_000  # how long they are kept; then they go when the next ones come
 REMOVALS_KEPT_MS = 30 * 86_400_000  # how long a hub keeps removals by itself
@@ -85,4 +87,5 @@ RANGE_QUESTION_BYTES_MAX = 512 << 10
 RANGE_ANSWER_BYTES_MAX = 4 << 20
 RANGE_ITEMS_TARGET = 48  # items of a range that differs are listed up to here; of more, fingerprints of its parts
 RANGE_ITEMS_MAX = 65_535  # items listed of one range that was asked for whole
+RANGES_OPEN_MAX = 1 << 17  # ranges that are known to differ and not asked about yet
 RANGE_ROUNDS_MAX = 1_000

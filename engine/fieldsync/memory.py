@@ -20,10 +20,14 @@ def join(
     scopes: list[str] | None = None,
     cut_after: int | None = None,
     progress: Callable[[Report], object] | None = None,
+    enough: Callable[[Report], bool] | None = None,
 ) -> Report:
-    """Sync two replicas of this process; with cut_after, the link dies after so many frames."""
+    """Sync two replicas of this process; with cut_after, the link dies after so many frames. enough: see Session."""
     began = time.perf_counter()
-    sides = (Session(one, initiator=True, scopes=scopes, peer=other.id.hex()), Session(other, initiator=False))
+    sides = (
+        Session(one, initiator=True, scopes=scopes, peer=other.id.hex(), enough=enough),
+        Session(other, initiator=False),
+    )
     try:
         frames, idle, turn = 0, 0, 0
         while idle < 2 and frames != cut_after:

@@ -1,4 +1,4 @@
-"""Bars on the terminal: loading a table, and looking at all rows of a file."""
+"""Bars on the terminal: loading a table, looking at all rows of a file, writing and reading a bundle."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from array import array
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from fieldsync.limits import REJECTED_ROWS_KEPT
 from fieldsync.template import fill_template
@@ -15,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from fieldsync.bundle import BundleReport
     from fieldsync.database import Database
     from fieldsync.loading import LoadReport
     from fieldsync.tables import Table
@@ -63,3 +72,13 @@ def bar_of_rows(name: str) -> Iterator[Callable[[int, int], None]]:
     ) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def bar_of_bytes(name: str, total: int | None = None) -> Iterator[Callable[[BundleReport], None]]:
+    """A bar that is told the report of a bundle, of so many bytes if that is known."""
+    with Progress(
+        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn()
+    ) as bar:
+        task = bar.add_task(name, total=total)
+        yield lambda report: bar.update(task, completed=report.bytes)

@@ -30,6 +30,7 @@ from fieldsync.limits import (
     RANGE_ITEMS_TARGET,
     RANGE_QUESTION_BYTES_MAX,
     RANGE_ROUNDS_MAX,
+    RANGES_OPEN_MAX,
     SKETCH_SYMBOLS_MAX,
 )
 
@@ -249,6 +250,8 @@ class Asker:
         if reader:
             raise DecodeError("an answer to more than was asked")
         self._open[:answered] = found
+        if len(self._open) > RANGES_OPEN_MAX:
+            raise DecodeError("answers about ranges that differ without end")
         self._asked = []
 
     @property

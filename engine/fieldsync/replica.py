@@ -13,9 +13,11 @@ from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import NotFound
 from fieldsync.leaving import leave
+from fieldsync.limits import REMOVALS_KEPT_MAX, REMOVALS_KEPT_MS, TRIM_PAUSE_MS
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
+from fieldsync.trust import Trust, trust_all
 from fieldsync.watch import Watches
 
 if TYPE_CHECKING:
@@ -68,10 +70,13 @@ class Replica:
         takes_all: bool = False,
         wall_ms: Callable[[], int] = clock.now_ms,
         mint: Callable[[], bytes] = mint_name,
+        trust: Callable[[bytes, bool], Trust] = trust_all,
     ) -> None:
+        """trust: (a peer's replica id, whether it says that it is a hub) -> what it may do here."""
         self.store = store
         self.wall_ms = wall_ms
         self.mint = mint
+        self.trust = trust
         with store.reading() as reader:
             self.id: bytes = reader.meta("replica")
             self.takes_all = takes_all or bool(reader.meta("takes_all"))
@@ -111,6 +116,20 @@ class Replica:
                         writer.save_scope(trimmed)
                         count += gone
         return count
+
+    def tidy(self) -> int:
+        """Forget old removals where this is a hub, at most once per TRIM_PAUSE_MS; returns how many changes went.
+
+        To be called where there is time, such as at the end of a session.
+        """
+        now_ms = self.wall_ms()
+        with self.store.reading() as reader:
+            last_ms = reader.meta("tidied")
+        if not self.takes_all or (last_ms is not None and 0 <= now_ms - last_ms < TRIM_PAUSE_MS):
+            return 0
+        with self.store.writing() as writer:
+            writer.set_meta("tidied", now_ms)
+        return self.trim(None, before_ms=now_ms - REMOVALS_KEPT_MS, keep=REMOVALS_KEPT_MAX)
 
     def leave(self, scopes: list[str], *, lose_pending: bool = False) -> None:
         """Erase scopes, all or none; NotFound, and see leaving.leave."""

@@ -44,7 +44,7 @@ from fieldsync.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from fieldsync.changes import Chunk
     from fieldsync.exchange import Declaration
@@ -73,20 +73,32 @@ class Report:
     records_changed: int = 0
     scopes: list[str] = field(default_factory=list)  # shared, and equal to the peer's at the end or on the way there
     refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not hold
+    waiting: list[str] = field(default_factory=list)  # scopes of which the peer would take away more than it may
     superseded: list[str] = field(default_factory=list)  # scopes that a newer session of either side took over
+    complete: bool = False  # all was said that there was to say
 
 
 class Session:
     """One side of a conversation over one replica. `receive` a frame at a time; send what `next_frame` gives."""
 
     def __init__(
-        self, replica: Replica, *, initiator: bool, scopes: list[str] | None = None, peer: str | None = None
+        self,
+        replica: Replica,
+        *,
+        initiator: bool,
+        scopes: list[str] | None = None,
+        peer: str | None = None,
+        enough: Callable[[Report], bool] | None = None,
     ) -> None:
-        """scopes: only these; all that are held if None. peer: the initiator's name for the other side, to remember."""
+        """scopes: only these; all that are held if None. peer: the initiator's name for the other side, to remember.
+
+        enough: whether to stop here, asked before each frame: what has landed stays, the rest waits.
+        """
         self.report = Report()
         self.finished = False
         self._replica = replica
         self._initiator = initiator
+        self._enough = enough
         self._greeting = Greeting(replica, only=scopes, peer=peer)
         self._control: deque[Message] = deque(self._greeting.open() if initiator else ())
         self._shared: list[Shared] = []
@@ -98,6 +110,11 @@ class Session:
 
     def next_frame(self) -> bytes | None:
         """The next frame to send, or None when there is none before more is received."""
+        if self._enough is not None and not self.finished and self._enough(self.report):
+            self.finished = True
+            self.close()
+        if self.finished and not self.report.complete:
+            return None
         message = self._control.popleft() if self._control else self._next_stream()
         if message is None and self._control:  # the end of a stream may have something to say
             message = self._control.popleft()
@@ -257,6 +274,8 @@ class Session:
         shared = self._at(message.scope)
         if shared.lives is None:
             raise ProtocolError(f"a question about {shared.name!r} before any sketch of it")
+        if any(isinstance(queued, Answer) and queued.scope == message.scope for queued in self._control):
+            raise ProtocolError(f"a question about {shared.name!r} before the last answer was read")
         self._control.append(Answer(message.scope, shared.lives.answer(message.question)))
 
     def _on_answer(self, message: Answer) -> None:
@@ -306,6 +325,10 @@ class Session:
             shared.dropped = True
             self.report.superseded.append(shared.name)
             return
+        except existence.TooMuch:  # nothing of this is joined; a hub will say the same, or not
+            shared.dropped = True
+            self.report.waiting.append(shared.name)
+            return
         self.report.changes_received += changes
         self.report.records_changed += len(batch.touched)
 
@@ -325,7 +348,9 @@ class Session:
         if is_done:
             scope = scope._replace(taker=b"")  # so that a change may come along with the next greeting
             if shared.gone is not None:
-                scope, touched = existence.drop(writer, scope, shared.gone.known(), self._replica.wall_ms())
+                scope, touched = existence.drop(
+                    writer, scope, shared.gone.known(), self._greeting.trust, self._replica.wall_ms()
+                )
                 batch.note(shared.name, touched, Context())
             scope = taking.finish(writer, scope, giver)
             batch.note(shared.name, [], giver.context)
@@ -379,7 +404,7 @@ class Session:
         self._finish()
 
     def _finish(self) -> None:
-        self.finished = True
+        self.finished = self.report.complete = True
         self._release()
         self._greeting.remember(initiator=self._initiator)
 
@@ -391,6 +416,7 @@ class Session:
     def close(self) -> None:
         """Give back what the session holds; after a cut, too. Frames still queued are dropped."""
         self._outgoing = None
+        self._control.clear()
         self._release()
 
 

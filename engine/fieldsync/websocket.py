@@ -102,6 +102,8 @@ class _Link:
                 await self._connection.send(frame)
                 self._sent += 1
             elif was_finished:
+                if not self._session.report.complete:
+                    await self._connection.close()  # enough for now; the other side has to wait no longer
                 return
             elif self._session.finished:
                 continue
@@ -149,6 +151,7 @@ def connect(
     scopes: list[str] | None = None,
     timeout: float = IDLE_SECONDS_MAX,
     progress: Callable[[Report], object] | None = None,
+    enough: Callable[[Report], bool] | None = None,
 ) -> Report:
     """Sync with a server. ConnectionFailed where there is no link, or it was cut; what had landed stays."""
     _check_address(address)
@@ -157,7 +160,7 @@ def connect(
 
     def run() -> None:
         try:
-            outcome.append(asyncio.run(_converse(replica, address, scopes, timeout, progress)))
+            outcome.append(asyncio.run(_converse(replica, address, scopes, timeout, progress, enough)))
         except BaseException as error:
             outcome.append(error)
 
@@ -190,10 +193,13 @@ async def _converse(
     scopes: list[str] | None,
     timeout: float,
     progress: Callable[[Report], object] | None,
+    enough: Callable[[Report], bool] | None,
 ) -> Report:
     websockets = _websockets()
     began = time.perf_counter()
-    session = await asyncio.to_thread(lambda: Session(replica, initiator=True, scopes=scopes, peer=address))
+    session = await asyncio.to_thread(
+        lambda: Session(replica, initiator=True, scopes=scopes, peer=address, enough=enough)
+    )
     try:
         async with websockets.asyncio.client.connect(
             address,

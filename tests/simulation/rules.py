@@ -18,6 +18,7 @@ from fieldsync.limits import SEQ_MAX
 from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteReader
 from fieldsync.transaction import LocalChange
+from fieldsync.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -250,7 +251,7 @@ def drops_before_done() -> Iterator[None]:
             with session._replica.writing() as batch:
                 scope = batch.writer.scope(shared.name)
                 if scope is not None and scope.taker == shared.token:
-                    scope, _ = existence.drop(batch.writer, scope, gone.known(), 0)
+                    scope, _ = existence.drop(batch.writer, scope, gone.known(), Trust(), 0)
                     batch.writer.save_scope(scope)
         kept(session, index, shared, gone)
 

@@ -24,7 +24,7 @@ CREATE TABLE fs_collection(
 CREATE TABLE fs_scope(
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, author INTEGER NOT NULL, seq INTEGER NOT NULL,
     time INTEGER NOT NULL, digest BLOB NOT NULL, floor BLOB NOT NULL, taker BLOB NOT NULL, ready INTEGER NOT NULL,
-    delivered BLOB NOT NULL);
+    delivered BLOB NOT NULL, priority INTEGER NOT NULL);
 CREATE TABLE fs_context(scope INTEGER, author INTEGER, low INTEGER, high INTEGER, PRIMARY KEY(scope, author, low))
     WITHOUT ROWID;
 CREATE TABLE fs_giver(id INTEGER PRIMARY KEY, context BLOB NOT NULL UNIQUE);

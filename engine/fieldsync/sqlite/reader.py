@@ -13,7 +13,7 @@ from fieldsync.context import Context
 from fieldsync.limits import SCAN_ROWS_TARGET
 from fieldsync.query import quote
 from fieldsync.sqlite.layout import load_entries, record_table
-from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope
+from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -221,6 +221,20 @@ class SQLiteReader:
             found.extend(self._db.execute(sql, (scope, author, seq, first, first + count - 1, *dot)))
         return found
 
+    def removals_of_key(self, scope: int, collection: int, key: str) -> list[tuple[Dot, int]]:
+        """The kept changes that removed a record, with their times, in the order of these."""
+        sql = (
+            "SELECT DISTINCT c.author, c.seq, c.time FROM fs_removal r JOIN fs_change c "
+            "ON c.scope=r.scope AND c.author=r.author AND c.seq=r.seq "
+            "WHERE r.scope=? AND r.collection=? AND r.key=? ORDER BY c.time, c.author, c.seq"
+        )
+        return [((author, seq), time) for author, seq, time in self._db.execute(sql, (scope, collection, key))]
+
+    def trash(self, scope: int) -> Iterator[TrashRow]:
+        """The records of a scope that went because a peer had them no more, the latest first."""
+        sql = "SELECT id, scope, collection, key, cells, wall_ms FROM fs_trash WHERE scope=? ORDER BY id DESC"
+        return map(TrashRow._make, self._db.execute(sql, (scope,)))
+
     def removed_by(self, scope: int, dot: Dot, entries: list[Entry]) -> list[tuple[int, str]]:
         """(collection, key) of the records that one change removed, where they are known."""
         sql = (
@@ -392,8 +406,8 @@ _row = Row._make  # a call less than Row(*...), for each of many rows
 
 
 def _scope(row: Any) -> Scope:
-    number, name, author, seq, time, digest, floor, taker, ready, delivered = row
-    return Scope(number, name, author, seq, time, digest, floor, taker, bool(ready), delivered)
+    number, name, author, seq, time, digest, floor, taker, ready, delivered, priority = row
+    return Scope(number, name, author, seq, time, digest, floor, taker, bool(ready), delivered, priority)
 
 
 def _change(row: Any) -> ChangeRow:

@@ -13,7 +13,7 @@ import apsw
 from fieldsync import record
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt, LimitExceeded, SchemaError
-from fieldsync.limits import FIELDS_MAX, PAIRS_MAX, TRASH_ROWS_MAX
+from fieldsync.limits import FIELDS_MAX, PAIRS_MAX, TRASH_KEPT_MS, TRASH_ROWS_MAX
 from fieldsync.query import column_value, quote
 from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import OF_SCOPES, SQLiteReader
@@ -69,7 +69,7 @@ class SQLiteWriter(SQLiteReader):
         if known:
             return known
         self._db.execute(
-            "INSERT INTO fs_scope VALUES(NULL, ?, 0, 0, 0, ?, ?, ?, ?, ?)", (name, bytes(16), b"", b"", ready, b"")
+            "INSERT INTO fs_scope VALUES(NULL, ?, 0, 0, 0, ?, ?, ?, ?, ?, 0)", (name, bytes(16), b"", b"", ready, b"")
         )
         entered = self.scope(name)
         assert entered is not None
@@ -78,7 +78,8 @@ class SQLiteWriter(SQLiteReader):
     def save_scope(self, scope: Scope) -> None:
         """Write a scope's facts back."""
         self._db.execute(
-            "UPDATE fs_scope SET author=?, seq=?, time=?, digest=?, floor=?, taker=?, ready=?, delivered=? WHERE id=?",
+            "UPDATE fs_scope SET author=?, seq=?, time=?, digest=?, floor=?, taker=?, ready=?, delivered=?, priority=? "
+            "WHERE id=?",
             (*scope[2:], scope.id),
         )
         self._scopes[scope.name] = scope
@@ -253,11 +254,18 @@ class SQLiteWriter(SQLiteReader):
 
     def put_trash(self, rows: list[TrashRow]) -> None:
         """Keep records that went for a while; of very many, the latest."""
+        if not rows:
+            return
         self._db.executemany("INSERT INTO fs_trash VALUES(?, ?, ?, ?, ?, ?)", [(None, *row[1:]) for row in rows])
         self._db.execute(
             "DELETE FROM fs_trash WHERE id NOT IN (SELECT id FROM fs_trash ORDER BY id DESC LIMIT ?)",
             (TRASH_ROWS_MAX,),
         )
+        self._db.execute("DELETE FROM fs_trash WHERE wall_ms<?", (rows[-1].wall_ms - TRASH_KEPT_MS,))
+
+    def delete_trash(self, ids: list[int]) -> None:
+        """Take records out of the trash."""
+        self._db.executemany("DELETE FROM fs_trash WHERE id=?", [(number,) for number in ids])
 
     def put_orphan(self, scope: int, orphan: OrphanRow) -> int:
         """Add or replace the cells of an incarnation without existence cell; returns the row's number."""

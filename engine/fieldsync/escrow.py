@@ -1,0 +1,51 @@
+"""Leaving scopes with an escrow: what no hub is known to have goes into a bundle first, which a hub can import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fieldsync import bundle
+from fieldsync.context import Context
+from fieldsync.errors import NotFound
+from fieldsync.leaving import deliver, leave
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
+
+    from fieldsync.bundle import BundleReport
+    from fieldsync.replica import Replica
+
+
+def leave_with_escrow(
+    replica: Replica,
+    scopes: list[str],
+    path: str | os.PathLike[str],
+    *,
+    lose_pending: bool = False,
+    progress: Callable[[BundleReport], object] | None = None,
+) -> BundleReport:
+    """Write what no hub is known to have of scopes into a new bundle, then erase them, all or none.
+
+    FileExistsError rather than replacing another escrow; NotFound; NotDelivered where more was written meanwhile,
+    unless that may be lost.
+    """
+    if Path(path).exists():
+        raise FileExistsError(f"{path} is there already: it may be all that is left of other scopes; name another file")
+    delivered, packed = {}, {}
+    with replica.store.reading() as reader:
+        for name in scopes:
+            scope = reader.scope(name)
+            if scope is None:
+                raise NotFound(f"the scope {name!r} is not held here")
+            delivered[name], packed[name] = Context(scope.delivered), reader.context(scope.id)
+    report = bundle.replace_file(path, lambda file: bundle.write(replica, file, scopes, delivered, progress))
+    with replica.writing() as batch:
+        for name in scopes:
+            deliver(batch.writer, name, packed[name])  # for as long as this transaction lasts: then the scope is gone
+            scope = batch.writer.scope(name)
+            if scope is None:
+                raise NotFound(f"the scope {name!r} was left meanwhile")
+            batch.note(name, leave(batch.writer, scope, lose_pending=lose_pending), Context())
+    return report

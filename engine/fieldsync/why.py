@@ -1,0 +1,166 @@
+"""Why a record is here or is not: what a file knows of one key, as facts and as sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fieldsync import clock, leaving, record
+from fieldsync.rebuild import Held, births, weigh
+from fieldsync.trash import to_datetime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from fieldsync.context import Context
+    from fieldsync.store import Dot, Reader, Scope
+
+NAMED = 10  # scopes that a sentence names; of more, the number
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """Who created or removed a record, and when."""
+
+    author: str  # 16 hex digits: one file's stay in one scope
+    when: datetime  # in UTC, by the author's clock
+    is_own: bool  # it was this file
+    is_pending: bool  # no hub is known to have it
+
+    def __str__(self) -> str:
+        who = "this file" if self.is_own else f"author {self.author}"
+        unknown = " (no hub is known to have that)" if self.is_pending else ""
+        return f"by {who} on {self.when:%Y-%m-%d %H:%M:%S} UTC{unknown}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What one scope knows of a record."""
+
+    scope: str
+    created: tuple[Deed, ...]  # incarnations that live; several where devices created the key apart
+    removed: tuple[Deed, ...]  # as far as removals are kept
+    dropped: datetime | None  # when it went because a peer had it no more, as the trash has it
+    changes: int  # that live in it
+    pending: int  # those that no hub is known to have
+    provisional: int  # those of which a part may be missing until a sync is complete
+    late: int  # cells that came for incarnations which are gone, or have not come
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the record can be read."""
+        return bool(self.created)
+
+    def __bool__(self) -> bool:
+        return bool(self.created or self.removed or self.dropped or self.late)
+
+    def sentences(self) -> Iterator[str]:
+        """The same in words."""
+        yield f"It {'lives' if self.is_here else 'is not'} in scope {self.scope!r}."
+        for deed in self.created:
+            yield f"It was created {deed}."
+        if len(self.created) > 1:
+            yield "Devices created the key apart, so it reads as one record of them all."
+        for deed in self.removed:
+            yield f"{'An earlier record of that key' if self.is_here else 'It'} was deleted {deed}."
+        if self.dropped:
+            yield f"It went on {self.dropped:%Y-%m-%d %H:%M:%S} UTC because a peer had it no more; the trash has it."
+        if self.late:
+            yield f"{self.late} of its cells are kept aside: what they belong to was deleted, or has not come yet."
+        if self.pending:
+            yield f"No hub is known to have {self.pending} of its {self.changes} changes."
+        if self.provisional:
+            yield f"{self.provisional} of its changes are provisional: parts may be missing until a sync is complete."
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a record is here or is not; str() tells it in sentences."""
+
+    collection: str
+    key: str
+    traces: tuple[Trace, ...]  # of the scopes that know anything of it
+    scopes: tuple[str, ...]  # that were asked
+    filling: tuple[str, ...]  # those of them whose first sync is not complete
+    forgetful: tuple[str, ...]  # those that have forgotten removals
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the record can be read, in any scope."""
+        return any(trace.is_here for trace in self.traces)
+
+    def __str__(self) -> str:
+        return "\n".join(self._sentences())
+
+    def _sentences(self) -> Iterator[str]:
+        yield f"{self.collection} {self.key!r} is {'here' if self.is_here else 'not here'}."
+        for trace in self.traces:
+            yield " ".join(trace.sentences())
+        if self.is_here:
+            return
+        if not self.scopes:
+            yield "No scope is held here."
+        elif not self.traces:
+            yield f"Nothing is known of it in {_listed(self.scopes)}."
+        if self.filling:
+            yield f"The first sync is not complete of {_listed(self.filling)}: it may come yet."
+        unknown = set(self.forgetful) - {trace.scope for trace in self.traces}
+        if unknown:
+            yield f"Removals were forgotten in {_listed(sorted(unknown))}: it may have been deleted there before."
+
+
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    listed = ", ".join(map(repr, names[:NAMED]))
+    return f"{listed} and {len(names) - NAMED} scopes more" if len(names) > NAMED else listed
+
+
+def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hub: bool) -> Why:
+    """What scopes know of a key. A hub has nothing pending. Corrupt where the record is damaged."""
+    known = reader.collection(collection)
+    traces = [_trace(reader, scope, known.id, collection, key, is_hub) for scope in scopes] if known else []
+    return Why(
+        collection,
+        key,
+        tuple(trace for trace in traces if trace),
+        tuple(scope.name for scope in scopes),
+        tuple(scope.name for scope in scopes if not scope.ready),
+        tuple(scope.name for scope in scopes if scope.floor),
+    )
+
+
+def _trace(reader: Reader, scope: Scope, number: int, collection: str, key: str, is_hub: bool) -> Trace:
+    deeds = _Deeds(reader, scope, is_hub)
+    rows = reader.by_key(number, scope.id, [key])
+    held = [Held(number, row.id, (collection, key), row.packed, None) for row in rows]
+    lives, _ = weigh(reader.dictionary, record.digest_key(scope.name), held)
+    dots = [(author, seq) for share in lives for author, seq, _ in share]
+    orphans = reader.orphans_of_key(scope.id, number, key)
+    late = record.stamps(reader.dictionary, [orphan.packed for orphan in orphans])
+    provisional = set(reader.provisional_dots(scope.id)) if dots else set()
+    return Trace(
+        scope.name,
+        tuple(deeds.of(birth[:2], birth.time) for row in rows for birth in births(row.packed)),
+        tuple(deeds.of(dot, time) for dot, time in reader.removals_of_key(scope.id, number, key)),
+        next((to_datetime(one.wall_ms) for one in reader.trash(scope.id) if one[2:4] == (number, key)), None),
+        len(dots),
+        sum(map(deeds.is_pending, dots)),
+        sum((reader.dictionary.author(author), seq) in provisional for author, seq in dots),
+        sum(map(len, late)),
+    )
+
+
+class _Deeds:
+    """Tells who did what in one scope."""
+
+    def __init__(self, reader: Reader, scope: Scope, is_hub: bool) -> None:
+        self._name = reader.dictionary.author
+        self._own = scope.author
+        self._pending: Context | None = None if is_hub else leaving.pending(reader, scope)
+
+    def is_pending(self, dot: Dot) -> bool:
+        return self._pending is not None and self._pending.covers(self._name(dot[0]), dot[1])
+
+    def of(self, dot: Dot, time: int) -> Deed:
+        when = to_datetime(clock.to_ms(time))
+        return Deed(self._name(dot[0]).hex(), when, dot[0] == self._own, self.is_pending(dot))

@@ -1,0 +1,138 @@
+"""Short schedules by hand for rules that chance seldom tries: each breaks a promise once its rule is switched off."""
+
+import random
+
+import pytest
+from tests.simulation.device import Device, World
+from tests.simulation.inner import Op
+from tests.simulation.oracle import Violation
+from tests.simulation.rules import RULES
+from tests.talking import Talk
+
+from fieldsync import giving
+from fieldsync.errors import DigestMismatch
+from fieldsync.memory import join
+
+DECLARE, STREAM = 2, 3
+SCOPE, YEAR_MS = "job/1", 31_557_600_000
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch):
+    """Each change in a frame of its own."""
+    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
+
+
+def devices_of(world, *names):
+    """Devices that hold one scope."""
+    devices = [Device(world, name, is_hub=False, declared=()) for name in names]
+    for device in devices:
+        device.database.enter(SCOPE)
+    return devices
+
+
+def do(device, kind, key, text=None):
+    """One transaction of one write, or delete, a second after the last of anybody."""
+    device.world.now_ms += 1_000
+    values = {"text": text} if text else {}
+    device.transact([Op(kind, SCOPE, "notes", key, values)])
+
+
+def forget(device):
+    device.replica.trim(None, before_ms=2 * device.world.now_ms)
+
+
+def say_until(talk, sender, kind):
+    """Let both sides talk until one of them has sent a frame of that type, and it has arrived."""
+    turn = 0
+    while True:
+        for frame in iter(talk.sides[turn].next_frame, None):
+            talk.sides[1 - turn].receive(frame)
+            if (turn, frame[0]) == (sender, kind):
+                return
+        turn = 1 - turn
+
+
+def cut_after_a_stream(taker, giver):
+    """Sync until the first change has come; then the link dies."""
+    talk = Talk.between(taker.replica, giver.replica)
+    say_until(talk, 1, STREAM)
+    for side in talk.sides:
+        side.close()
+
+
+def check(*devices):
+    for device in devices:
+        device.check()
+        device.database.close()
+
+
+def late_edit(world):
+    """A removal comes without the edit that its author had seen; the edit comes late, from another."""
+    author, remover, late = devices_of(world, "author", "remover", "late")
+    do(author, "create", "x", "old")
+    join(author.replica, remover.replica)
+    join(author.replica, late.replica)
+    do(author, "update", "x", "new")
+    join(author.replica, remover.replica)
+    do(remover, "delete", "x")
+    do(remover, "create", "y")
+    cut_after_a_stream(late, remover)
+    assert not late.keys(SCOPE, "notes")
+    forget(late)
+    join(late.replica, author.replica)
+    check(author, remover, late)
+
+
+def two_givers(world):
+    """One gives a record; the other covers it, and removed it, and has forgotten that."""
+    first, second, taker = devices_of(world, "first", "second", "taker")
+    do(first, "create", "x", "old")
+    join(first.replica, second.replica)
+    do(second, "delete", "x")
+    forget(second)
+    talks = [Talk.between(taker.replica, giver.replica) for giver in (first, second)]
+    for talk in talks:
+        say_until(talk, 0, DECLARE)
+    for talk in talks:
+        talk.run()
+    check(first, second, taker)
+
+
+def two_incarnations(world):
+    """Two devices make the same keys, each one of them with a fast clock. A third overwrites both, and reads them.
+
+    Since a write goes to all incarnations, its time matters only where it does not reach the topmost.
+    """
+    one, other, writer = devices_of(world, "one", "other", "writer")
+    do(one, "create", "x", "slow")
+    do(other, "create", "y", "slow")
+    one.offset_ms = other.offset_ms = 76 * YEAR_MS
+    do(one, "create", "y", "fast")
+    do(other, "create", "x", "fast")
+    for device in (one, other):
+        join(device.replica, writer.replica)
+    with RULES["one_incarnation_written"]():
+        for key in "xy":
+            do(writer, "update", key, "overwritten")
+    read = {key: writer.database["notes"].get(key).text for key in "xy"}
+    for device in (one, other, writer):
+        device.database.close()
+    if set(read.values()) != {"overwritten"}:
+        raise Violation(f"reads {read}")
+
+
+DIRECTED = {
+    "trimmed_by_targets": late_edit,
+    "many_streams": two_givers,
+    "times_of_one_incarnation": two_incarnations,
+}
+
+
+@pytest.mark.parametrize("rule", DIRECTED)
+def test_a_rule_that_is_off_is_noticed(rule, tmp_path):
+    for name in ("on", "off"):
+        (tmp_path / name).mkdir()
+    DIRECTED[rule](World(tmp_path / "on", random.Random(0)))
+    with RULES[rule](), pytest.raises((Violation, DigestMismatch)):
+        DIRECTED[rule](World(tmp_path / "off", random.Random(0)))

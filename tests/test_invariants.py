@@ -1,0 +1,231 @@
+"""The invariants of a replica, each as a property of whole fleets.
+
+What the simulator checks at every step (tests/simulation) is not repeated here: equal contexts mean equal digests; a
+dot in the context is applied, superseded or removed; nothing rises and nothing is lost; cuts, duplicates and kills
+change no end; clocks ten years off; values and kinds of later versions pass through. Files restored: test_copies.py.
+"""
+
+import random
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.simulation.audit import audit
+from tests.talking import NOW_MS, open_replica, state
+
+from fieldsync import clock
+from fieldsync.context import Context
+from fieldsync.database import Database
+from fieldsync.errors import NotDelivered
+from fieldsync.limits import DRIFT_MS_MAX
+from fieldsync.memory import join
+from fieldsync.replica import Replica
+from fieldsync.sqlite import SQLiteStore
+
+SCOPE = "job/1"
+seeds = st.integers(0, 2**32 - 1)
+
+
+class Fleet:
+    """A hub and three devices that hold one scope; equal seeds do equal things."""
+
+    def __init__(self, folder, seed):
+        folder.mkdir()
+        self.chance = random.Random(seed)
+        self.replicas = [open_replica(folder / f"d{i}.db", hub=i == 0, seed=seed) for i in range(4)]
+        self.databases = list(map(Database, self.replicas))
+        for number, database in enumerate(self.databases):
+            with database.write() as tx:  # under an author's name that does not depend on what else is drawn later
+                tx.create("notes", scope=SCOPE, key=f"of-{number}", a=0, b=0)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for replica in self.replicas:
+            replica.close()
+
+    def write(self, number):
+        """One transaction of chance, decided by the seed and by what lives there."""
+        database, chance = self.databases[number], self.chance
+        keys = [f"k{i}" for i in range(6)]
+        with database.write() as tx:
+            for key in chance.sample(keys, chance.choice([1, 1, 2])):
+                lives = database["notes"].get(key, scope=SCOPE) is not None
+                what = chance.choice(["set", "set", "delete"]) if lives else "create"
+                value = chance.randrange(1_000)
+                if what == "create":
+                    tx.create("notes", scope=SCOPE, key=key, a=value, b=value)
+                elif what == "set":
+                    tx.update("notes", key, scope=SCOPE, **{chance.choice("ab"): value})
+                else:
+                    tx.delete("notes", key, scope=SCOPE)
+
+    def sync(self, one, other):
+        join(self.replicas[one], self.replicas[other])
+
+    def play(self, steps, between=lambda fleet, device: None):
+        """Writes and syncs; `between` may do what should change nothing."""
+        for _ in range(steps):
+            device, other = self.chance.sample(range(4), 2)
+            if self.chance.random() < 0.6:
+                self.write(device)
+            else:
+                self.sync(device, other)
+            between(self, device)
+
+    def converge(self):
+        for _ in range(2):
+            for one in range(4):
+                for other in range(one):
+                    self.sync(one, other)
+        for replica in self.replicas:
+            assert audit(replica.store) == []
+
+    def records(self):
+        """What each device reads."""
+        return [{row.key: (row["a"], row["b"]) for row in database["notes"]} for database in self.databases]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds, st.integers(10, 60))
+def test_with_trimming_and_without_it_runs_end_identically(tmp_path_factory, seed, steps):
+    folder = tmp_path_factory.mktemp("fleets")
+    trims = random.Random(seed)
+
+    def trim(fleet, device):
+        if trims.random() < 0.5:
+            fleet.replicas[device].trim(None, before_ms=1 << 62, keep=trims.choice([None, 0, 2]))
+
+    with Fleet(folder / "trimmed", seed) as trimmed, Fleet(folder / "whole", seed) as whole:
+        trimmed.play(steps, trim)
+        whole.play(steps)
+        for fleet in (trimmed, whole):
+            fleet.converge()
+        # cells and contexts; not digests, for who never met a removal did not set the clock by it
+        ends = [{state(replica)[SCOPE][0] for replica in fleet.replicas} for fleet in (trimmed, whole)]
+        assert list(map(len, ends)) == [1, 1]
+        for one, other in zip(trimmed.replicas, whole.replicas, strict=True):
+            assert state(one)[SCOPE][1:] == state(other)[SCOPE][1:]
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds, st.integers(10, 40))
+def test_who_left_and_came_back_ends_as_who_never_left(tmp_path_factory, seed, steps):
+    """The same records live."""
+    folder = tmp_path_factory.mktemp("fleets")
+    leaves = random.Random(seed)
+
+    def leave(is_real, fleet, device):
+        if device and leaves.random() < 0.3:
+            fleet.sync(device, 0)  # both fleets
+            if is_real:
+                fleet.databases[device].leave(SCOPE)
+                fleet.databases[device].enter(SCOPE)
+                fleet.sync(device, 0)
+
+    ends = []
+    for is_real in (False, True):
+        leaves.seed(seed)
+        with Fleet(folder / str(is_real), seed) as fleet:
+            fleet.play(steps, partial(leave, is_real))
+            fleet.converge()
+            ends.append(fleet.records())
+            assert all(one == ends[-1][0] for one in ends[-1])
+    # not the values: of concurrent writes at one moment the author's name decides, another one after each entry
+    assert ends[0][0].keys() == ends[1][0].keys()
+
+
+@settings(deadline=None, max_examples=40)
+@given(seeds, st.integers(5, 40))
+def test_nobody_leaves_with_what_the_hub_lacks(tmp_path_factory, seed, steps):
+    """Whoever leaves at any moment: the hub and those who stay end with all that was ever there."""
+    folder = tmp_path_factory.mktemp("fleets")
+    leaves = random.Random(seed)
+
+    def leave(fleet, device):
+        if device == 3 and leaves.random() < 0.5:
+            contexts = [state(fleet.replicas[i])[SCOPE][1] for i in (0, 3)]
+            try:
+                fleet.databases[3].leave(SCOPE)
+            except NotDelivered:
+                return
+            with fleet.replicas[0].store.reading() as reader:
+                assert not Context(contexts[1]) - reader.context(reader.scope(SCOPE).id)
+            fleet.databases[3].enter(SCOPE)
+
+    with Fleet(folder / "leaving", seed) as fleet:
+        fleet.play(steps, leave)
+        fleet.converge()
+        records = fleet.records()
+        assert all(one == records[0] for one in records)
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+@pytest.mark.parametrize("changes", [1, 10, 100])
+def test_bytes_are_in_proportion_to_the_changes_after_any_absence(tmp_path, changes, trimmed):
+    """1,000 records; the device is away while some change, go and come; all removals are forgotten meanwhile."""
+    hub, device = (Database(open_replica(tmp_path / name, hub=name == "hub.db")) for name in ("hub.db", "van.db"))
+    with hub.write() as tx:
+        for number in range(1_000):
+            tx.create("notes", scope=SCOPE, key=f"n-{number}", text=f"a note about number {number}")
+    device.enter(SCOPE)
+    first = device.sync(hub)
+    for number in range(changes):
+        with hub.write() as tx:
+            tx.delete("notes", f"n-{number}", scope=SCOPE)
+            tx.update("notes", f"n-{500 + number}", scope=SCOPE, text="changed")
+            tx.create("notes", scope=SCOPE, key=f"new-{number}", text="new")
+    if trimmed:
+        assert hub.replica.trim(None, before_ms=1 << 62) == changes
+    report = device.sync(hub)
+    size = report.bytes_sent + report.bytes_received
+    assert size <= 800 + 90 * changes
+    assert report.round_trips == 2
+    assert first.bytes_received > 4_000
+    assert state(hub.replica)[SCOPE][0] == state(device.replica)[SCOPE][0]
+    assert device["notes"].where().count() == 1_000
+    for database in (hub, device):
+        database.close()
+
+
+def test_a_transaction_is_never_half_visible_in_a_ready_scope(tmp_path):
+    """Two records that every transaction writes together, streamed in the smallest chunks: a reader sees them agree."""
+    hub, device = (Database(open_replica(tmp_path / name, hub=name == "hub.db")) for name in ("hub.db", "van.db"))
+    with hub.write() as tx:
+        for key in ("left", "right"):
+            tx.create("notes", scope=SCOPE, key=key, version=0)
+    device.enter(SCOPE)
+    device.sync(hub)
+    for version in range(1, 30):
+        with hub.write() as tx:
+            for key in ("left", "right"):
+                tx.update("notes", key, scope=SCOPE, version=version)
+        for cut in range(version % 12):
+            join(device.replica, hub.replica, cut_after=cut)
+            assert device["notes"].get("left").version == device["notes"].get("right").version
+    for database in (hub, device):
+        database.close()
+
+
+@pytest.mark.parametrize("year", [1975, 2100])
+def test_a_clock_that_is_years_off_moves_no_other_and_can_be_overwritten(tmp_path, year):
+    wrong_ms = (year - 1970) * 31_557_600_000
+    store = SQLiteStore(tmp_path / "wrong.db", full=False)
+    wrong = Database(Replica(store, wall_ms=lambda: wrong_ms, mint=lambda: b"wrong-db"))
+    right = Database(open_replica(tmp_path / "right.db"))
+    with wrong.write() as tx:
+        tx.create("notes", scope=SCOPE, key="n-1", text="from another year")
+    right.enter(SCOPE)
+    right.sync(wrong)
+    with right.write() as tx:
+        tx.update("notes", "n-1", scope=SCOPE, text="corrected")
+        tx.create("notes", scope=SCOPE, key="n-2", text="today")
+    wrong.sync(right)
+    for database in (wrong, right):
+        assert database["notes"].get("n-1").text == "corrected"
+    with right.replica.store.reading() as reader:
+        assert clock.to_ms(reader.scope(SCOPE).time) <= NOW_MS + DRIFT_MS_MAX
+    for database in (wrong, right):
+        database.close()
