@@ -1,18 +1,22 @@
 """Prints the worked examples of format.md and protocol.md: `python docs/examples.py`. Names and clocks are fixed."""
 
 import datetime as dt
+import io
 import tempfile
+from collections.abc import Iterator
 from decimal import Decimal
+from math import sqrt
 from pathlib import Path
 
 import msgpack
 
 import fieldsync as fs
-from fieldsync import changes, codec, record
+from fieldsync import bundle, codec, existence, messages, reconcile, record
 from fieldsync.context import Context
 from fieldsync.database import Database
+from fieldsync.greeting import pair_id
 from fieldsync.memory import join
-from fieldsync.replica import Replica
+from fieldsync.replica import Replica, peer_id
 from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
 from fieldsync.sqlite.layout import dump_entries
@@ -20,6 +24,7 @@ from fieldsync.store import Entry
 
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 SCOPE = "job/7"
+HUB = "ws://127.0.0.1:8765"  # where the van knows the hub
 STREAMS = ("changes", "pieces", "names", "cells", "seens", "removals")
 VALUES: list[object] = [
     *(None, False, True, -16, 0, 47, -17, 48, 2**63 - 1, 1.5, Decimal(0), Decimal("-12.50"), "done", "x" * 64, b"\1\2"),
@@ -76,29 +81,133 @@ def print_digest() -> None:
         say(f"digest with {len(fields)} fields", record.digest_of_new(dictionary, key, pieces, "orders", ["o-17"]))
 
 
-def print_session(van: Database, hub: Database) -> None:
-    """All frames of a session, the maps in them, and the columns of the chunks."""
-    sides, turn, idle = (Session(van.replica, initiator=True), Session(hub.replica, initiator=False)), 0, 0
+def converse(van: Database, hub: Database) -> Iterator[tuple[str, bytes]]:
+    """A whole session, frame by frame: who sends, what."""
+    sides = Session(van.replica, initiator=True, peer=HUB), Session(hub.replica, initiator=False)
+    turn = idle = 0
     while idle < len(sides):
         frame = sides[turn].next_frame()
         if frame is None:
             idle, turn = idle + 1, 1 - turn
             continue
-        idle, body = 0, msgpack.unpackb(frame[1:])
-        say(f"{'hub' if turn else 'van'} sends {len(frame)} bytes", frame)
-        columns = changes.decompress([(size, data) for size, data in body.pop("z", [])])
-        say(f"    type {frame[0]}", body)
-        names = [*STREAMS, *(f"values of {name}" for name, _ in body.get("f", []))]
-        for name, column in zip(names, columns, strict=False):
-            say(f"    {name}", column)
+        idle = 0
+        yield "hub" if turn else "van", frame
         sides[1 - turn].receive(frame)
+
+
+def print_session(van: Database, hub: Database) -> None:
+    """All frames of a session, and how many bytes they have."""
+    sent = {"van": 0, "hub": 0}
+    for sender, frame in converse(van, hub):
+        print_frame(sender, frame)
+        sent[sender] += len(frame)
+    say("bytes sent", sent)
+
+
+def print_frame(sender: str, frame: bytes) -> None:
+    """A frame, the map in it, and the columns of its chunk."""
+    body, message = msgpack.unpackb(frame[1:]), messages.decode(frame)
+    say(f"{sender}: {len(frame)} bytes", frame)
+    chunk = getattr(message, "chunk", None)
+    say(f"    type {frame[0]}, {type(message).__name__}", {k: v for k, v in body.items() if k != "z" and k != "y"})
+    if chunk is not None:
+        names = [*STREAMS, *(f"values of {name}" for name, _ in chunk.fields)]
+        for name, column in zip(names, chunk.streams, strict=True):
+            say(f"    {name}", column)
+
+
+def print_pair(van: Database, hub: Database) -> None:
+    """What both sides remember of each other, and how the pair's name comes about."""
+    with van.replica.store.reading() as reader:
+        (scope,), pair = reader.scopes(), reader.pair(peer_id(HUB))
+        assert pair is not None
+        name = pair_id(van.replica.id, pair.names, pair.each())
+        say("the van's name for it", peer_id(HUB))
+        say("the hub's name for it", name)
+        say("hashed for that", bytes([1]) + van.replica.id + b'["job/7"]' + pair.states)
+        say("agreed", van.replica.agreed_with(HUB, [SCOPE])[scope.name].data)
+    with hub.replica.store.reading() as reader:
+        assert reader.pair(name) is not None
+
+
+def mix(number: int) -> int:
+    """As the sketch mixes: the output function of SplitMix64."""
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    number = (number ^ number >> 27) * 0x94D049BB133111EB % 2**64
+    return number ^ number >> 31
+
+
+def indexes(item: int, end: int) -> list[int]:
+    """The symbols below `end` in which an item is."""
+    found, turn = [0], 0
+    while found[-1] < end:
+        turn += 1
+        chance = (mix((item + turn * 0x9E3779B97F4A7C15) % 2**64) >> 12) + 1
+        found.append(found[-1] + 1 + int((found[-1] + 1.5) * (67108864.0 / sqrt(chance) - 1.0)))
+    return found[:-1]
+
+
+def print_items(hub: Database, key: bytes) -> None:
+    """What the hub compares, and the symbols of it that are not zero, computed as protocol.md says."""
+    with hub.replica.store.reading() as reader:
+        (scope,) = reader.scopes()
+        items = existence.items(reader, scope, reader.context(scope.id), key)
+    order = b"hub-auth" + (1).to_bytes(8, "big")
+    hashed = order + bytes(8) + order + b"\0"
+    assert reconcile.items_of([hashed], key) == items
+    number = reconcile.symbols_for(1)
+    item, symbols = int.from_bytes(items, "big"), [bytes(12)] * number
+    check = mix(item ^ 0xD6E8FEB86659FD93) >> 32
+    for index in indexes(item, number):
+        symbols[index] = items + check.to_bytes(4, "big")
+    assert b"".join(symbols) == reconcile.symbols(items, 0, number)
+    say("hashed for an item", hashed)
+    say("item", items)
+    say("its check", check.to_bytes(4, "big"))
+    say(f"its indexes below {number}", indexes(item, number))
+
+
+def print_bundle(van: Database, hub: Database) -> None:
+    """What the van carries to the hub on a stick: what is new since they last met."""
+    file, bases = io.BytesIO(), van.replica.agreed_with(HUB, [SCOPE])
+    bundle.write(van.replica, file, [SCOPE], bases)
+    data = file.getvalue()
+    say(f"bundle, {len(data)} bytes", data)
+    at = len(bundle.MAGIC)
+    while size := int.from_bytes(data[at : at + 4], "big"):
+        print_frame("van", data[at + 4 : at + 4 + size])
+        at += 4 + size
+    say("its end", data[at:])
+    file.seek(0)
+    assert bundle.read(hub.replica, file).scopes == [SCOPE]
+
+
+def meet_again(van: Database, hub: Database) -> None:
+    """One edit, which goes along with the greeting."""
+    for _ in converse(van, hub):
+        pass  # the van learns of what was paid
+    with van.write() as tx:
+        tx.update("notes", "n-2", text="key with Ann")
+    print("\n-- again, with an eager change")
+    print_pair(van, hub)
+    print_session(van, hub)
+
+
+def forget(van: Database, hub: Database) -> None:
+    """A removal that the hub has forgotten before the van heard of it."""
+    with hub.write() as tx:
+        tx.delete("notes", "n-2")
+    hub.trim(older_than=dt.timedelta(0))
+    print("\n-- existence")
+    print_items(hub, b"van-authvan-auth")
+    print_session(van, hub)
 
 
 if __name__ == "__main__":
     for value in VALUES:
         say(repr(value)[:26], codec.encode(value))
     say("context", Context.of([(b"hub-auth", 1, 300), (b"hub-auth", 302, 302), (b"van-auth", 4, 9)]).data)
-    say("entries", dump_entries([Entry(1, 0, 17, 3), Entry(1, -1, 40, 1)]))
+    say("entries", dump_entries([[Entry(1, 0, 17, 3), Entry(1, -1, 40, 1)]])[0])
     print_digest()
     with tempfile.TemporaryDirectory() as folder, replica(folder, "hub") as hub, replica(folder, "van") as van:
         with hub.write() as tx:
@@ -113,7 +222,14 @@ if __name__ == "__main__":
         with hub.write() as tx:
             tx.delete("notes", "n-1")
             tx.create("notes", scope=SCOPE, key="n-2", text="key at desk")
+        print("\n-- a session")
         print_session(van, hub)
         with hub.write() as tx:
             tx.update(Order, "o-17", status="paid")
         print_record(hub)
+        meet_again(van, hub)
+        forget(van, hub)
+        with van.write() as tx:
+            tx.update(Order, "o-17", status="closed")
+        print("\n-- a bundle")
+        print_bundle(van, hub)

@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fieldsync import codec
 from fieldsync import schema as fs
 from fieldsync.draft import Draft
 from fieldsync.errors import SchemaError
 from fieldsync.limits import VALUE_DEPTH_MAX
-from fieldsync.values import check_value
+from fieldsync.values import CHECKS, check_number, check_value
 
 
 class Order(fs.Record, table="orders"):
@@ -657,6 +658,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from fieldsync import codec
 from fieldsync import schema as fs
 
 class Order(fs.Record, table="orders"):
@@ -703,3 +705,32 @@ def test_declarations_type_check(tmp_path):
     found = mypy(tmp_path / "app.py", TYPED_APP + MISTAKES)
     first = (TYPED_APP + MISTAKES).splitlines().index("def mistakes(order: Order) -> None:") + 1
     assert [int(line.split(":")[1]) - first for line in found.splitlines() if " error: " in line] == [1, 2, 3, 4, 7]
+
+
+PLAIN_KINDS = {str: 1, int: 2, float: 3, bool: 4, bytes: 5}
+odd_values = st.sampled_from([2**63, -(2**63) - 1, "\ud800", math.nan, math.inf, date.min, [], {}])
+plain_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.binary(max_size=9)
+
+
+@given(plain_values | odd_values, st.sampled_from(list(PLAIN_KINDS)), st.booleans())
+def test_what_conforms_is_what_the_door_leaves_as_it_is(value, kind, optional):
+    """The quick way through never lets pass what the door would refuse or turn into something else."""
+    conforms = codec.conforms((value,), bytes([PLAIN_KINDS[kind] | optional << 3]))
+    if value is None:
+        assert conforms == optional
+        return
+    try:
+        stored = CHECKS[kind](value, 0)
+    except TypeError:
+        stored = None
+    assert conforms == (type(value) is kind and stored is not None)
+    assert not conforms or stored is value
+
+
+@given(plain_values | odd_values)
+def test_a_counter_conforms_to_finite_numbers(value):
+    try:
+        passes = type(value) in (int, float) and check_number(value, 0) is value
+    except TypeError:
+        passes = False
+    assert codec.conforms((value,), b"\x06") == passes

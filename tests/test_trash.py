@@ -105,9 +105,7 @@ def test_several_are_restored_together_or_not_at_all(db):
 
 def test_a_record_is_restored_once(db):
     entry = db.trash()[0]
-    with pytest.raises(fs.AlreadyExists):
-        db.restore(entry, entry)
-    db.restore(entry)
+    db.restore(entry, entry)
     with pytest.raises(fs.NotFound, match="the trash has orders 'o-2' of 'job/7' no more"):
         db.restore(entry)
 
@@ -116,7 +114,7 @@ def test_a_number_that_was_given_again_is_no_entry(db):
     latest, _ = db.trash()
     with db.replica.store.writing() as writer:
         writer.delete_trash([latest.id])
-        (row,) = writer.trash(writer.scope(SCOPE).id)
+        (row,) = writer.trash()
         writer.put_trash([row._replace(key="o-9")])
     assert (db.trash()[0].key, db.trash()[0].id) == ("o-9", latest.id)
     with pytest.raises(fs.NotFound):

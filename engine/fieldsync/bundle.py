@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from fieldsync import exchange, existence, giving, messages, taking
 from fieldsync.context import Context
-from fieldsync.errors import DecodeError, NotFound
+from fieldsync.errors import DecodeError, LimitExceeded, NotFound
 from fieldsync.exchange import Declaration
 from fieldsync.limits import FRAME_BYTES_MAX
-from fieldsync.messages import Packed, Stream
+from fieldsync.messages import Packed, Skipped, Stream
 from fieldsync.trust import Trust
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class _Out:
 
     def frame(self, message: messages.Message) -> None:
         data = messages.encode(message)
+        if len(data) > FRAME_BYTES_MAX:
+            raise LimitExceeded("a scope of too many records for a bundle that others may have to compare: sync it")
         self._put(len(data).to_bytes(SIZE_BYTES, "big") + data)
 
     def end(self) -> None:
@@ -130,6 +132,8 @@ def read(replica: Replica, file: BinaryIO, progress: Callable[[BundleReport], ob
             if taker is not None and not taker.is_over:
                 raise DecodeError("a bundle whose scope has no end")
             taker = _Taker(replica, message, report)
+        elif isinstance(message, Skipped):
+            continue
         elif isinstance(message, Stream) and taker is not None and not taker.is_over:
             taker.take(message)
         else:
@@ -186,6 +190,13 @@ class _Taker:
 
     def take(self, message: Stream) -> None:
         """Land a chunk; with the last one, all that goes with Done."""
+        try:
+            self._land(message)
+        except existence.TooMuch:  # a hub will say the same, or not; what came stays
+            self._joins = False
+            self._land(message)
+
+    def _land(self, message: Stream) -> None:
         wall_ms = self._replica.wall_ms()
         with self._replica.writing() as batch:
             writer, name = batch.writer, self._packed.name

@@ -5,10 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from fieldsync._native import codec as _kernel
-from fieldsync._native.codec import Unknown, create, incarnations, read, read_all, stamps, widen, write
+from fieldsync._native.codec import Unknown, conforms, create, incarnations, read, read_all, stamps, widen, write
 from fieldsync.errors import DecodeError
 
-__all__ = ["Unknown", "create", "decode", "encode", "incarnations", "read", "read_all", "stamps", "widen", "write"]
+__all__ = [
+    "Unknown",
+    "conforms",
+    "create",
+    "decode",
+    "encode",
+    "incarnations",
+    "read",
+    "read_all",
+    "stamps",
+    "widen",
+    "write",
+]
 
 
 def encode(value: Any) -> bytes:

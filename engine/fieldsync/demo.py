@@ -1,4 +1,4 @@
-"""`fieldsync demo`: a hub and three devices, each a process with a file of its own, told step by step in a terminal.
+"""`fieldsync demo`: a hub and its devices, each a process with a file of its own, told step by step in a terminal.
 
 The parent tells; a child process is a device (see device.py): it holds one database and does what it is told.
 """

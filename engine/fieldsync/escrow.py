@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +13,6 @@ from fieldsync.errors import NotFound
 from fieldsync.leaving import deliver, leave
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable
 
     from fieldsync.bundle import BundleReport
@@ -41,6 +42,7 @@ def leave_with_escrow(
                 raise NotFound(f"the scope {name!r} is not held here")
             delivered[name], packed[name] = Context(scope.delivered), reader.context(scope.id)
     report = bundle.replace_file(path, lambda file: bundle.write(replica, file, scopes, delivered, progress))
+    _keep_name(Path(path))
     with replica.writing() as batch:
         for name in scopes:
             deliver(batch.writer, name, packed[name])  # for as long as this transaction lasts: then the scope is gone
@@ -49,3 +51,13 @@ def leave_with_escrow(
                 raise NotFound(f"the scope {name!r} was left meanwhile")
             batch.note(name, leave(batch.writer, scope, lose_pending=lose_pending), Context())
     return report
+
+
+def _keep_name(path: Path) -> None:
+    """Let a new file's name survive a power cut, where the system syncs folders."""
+    with suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

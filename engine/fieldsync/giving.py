@@ -106,6 +106,7 @@ def _add(reader: Reader, scope: Scope, row: ChangeRow, held: Held, load: _Load) 
         removals = reader.removals_by(scope.id, (row.author, row.seq), row.entries)
     else:
         # a row once, though entries may name it twice: as where the change created a record, and where it has cells
+        created = {(run.collection, run.row + i) for run in row.entries if run.n >= 0 for i in range(run.count)}
         for place in dict.fromkeys([(run.collection, run.row + i) for run in row.entries for i in range(run.count)]):
             found = held.get(place)
             if isinstance(found, OrphanRow):
@@ -113,8 +114,9 @@ def _add(reader: Reader, scope: Scope, row: ChangeRow, held: Held, load: _Load) 
                 number = load.numbers.setdefault(found.collection, len(load.numbers)) if known else 0
                 records.append((found.packed, (number, found.key or "") if known else None))
             elif found is not None and found.scope == scope.id:
-                number = load.numbers.setdefault(place[0], len(load.numbers))
-                records.append((found.packed, (number, found.key)))
+                named = place in created  # others know it by its incarnation
+                name = (load.numbers.setdefault(place[0], len(load.numbers)), found.key) if named else None
+                records.append((found.packed, name))
     load.changes.append((row.author, row.seq, row.time, row.flags, row.parts, records, removals))
     load.parts += row.live
     load.weight += sum([len(packed) + len(name[1] if name else "") for packed, name in records])

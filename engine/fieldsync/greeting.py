@@ -115,10 +115,11 @@ class Greeting:
             self._told = {name: state.short() for name, state in self.states.items()}
             self._id = self._peer
             self._pair = reader.pair(self._peer) if self._peer else None
-            if self._pair is None or self._pair.names != list(self.states):
+            known = self._pair
+            if known is None or known.names != list(self.states) or known.was_hub != self._takes_all:
                 return [self._hello(self.states)]
-            self._trust(self._pair.replica, self._pair.is_hub)
-            return self._again(reader, self._pair)
+            self._trust(known.replica, known.is_hub)
+            return self._again(reader, known)
 
     def _trust(self, replica: bytes, says_hub: bool) -> None:
         self._peer_replica, self._says_hub = replica, says_hub
@@ -252,7 +253,7 @@ class Greeting:
         with self._replica.store.reading() as reader:
             pair = reader.pair(again.pair)
         self._eager = again.eager
-        if pair is None or any(i >= len(pair.names) for i, _ in again.changed):
+        if pair is None or pair.was_hub != self._takes_all or any(i >= len(pair.names) for i, _ in again.changed):
             self._is_lost, self.delay = True, 1
             return [Forgotten()]
         self._id, self._pair = again.pair, pair
@@ -317,7 +318,7 @@ class Greeting:
                 told[shared.name] = exchange.State(said.context_hash, said.digest, is_provisional=False).short()
             if shared.own is not None and shared.peer is not None and not self._was_dropped(shared):
                 contexts[shared.name] = shared.own.context | shared.peer.context
-        pair = Pair(self._peer_replica, list(told), b"".join(told.values()), self._says_hub)
+        pair = Pair(self._peer_replica, list(told), b"".join(told.values()), self._says_hub, self._takes_all)
         name = self._peer if initiator else pair_id(self._peer_replica, told, told.values())
         is_new = name is not None and self._only is None and (pair != self._pair or bool(contexts))
         with self._replica.store.reading() as reader:

@@ -26,6 +26,7 @@ from fieldsync._native import sketch as _kernel
 from fieldsync.errors import DecodeError
 from fieldsync.limits import (
     RANGE_ANSWER_BYTES_MAX,
+    RANGE_FOUND_MAX,
     RANGE_ITEMS_MAX,
     RANGE_ITEMS_TARGET,
     RANGE_QUESTION_BYTES_MAX,
@@ -96,7 +97,10 @@ class Taker:
     def receive(self, batch: bytes) -> None:
         """Take the next symbols, as many as the giver chose. DecodeError for what is none, too many, or not awaited."""
         count, broken = divmod(len(batch), SYMBOL_BYTES)
-        if broken or not count or not self.wanted or self.held + count > SKETCH_SYMBOLS_MAX:
+        chosen = not self._symbols  # the giver guesses how many the first are; then the taker says
+        if broken or not count or not self.wanted or not (chosen or count == self.wanted):
+            raise DecodeError("not the next symbols of a sketch")
+        if self.held + count > SKETCH_SYMBOLS_MAX:
             raise DecodeError("not the next symbols of a sketch")
         self._symbols += batch
         found = _kernel.decode(self._items, self._symbols)
@@ -250,6 +254,8 @@ class Asker:
         if reader:
             raise DecodeError("an answer to more than was asked")
         self._open[:answered] = found
+        if len(self._theirs) + len(self._ours) > RANGE_FOUND_MAX:
+            raise DecodeError("answers about ranges that list items without end")
         if len(self._open) > RANGES_OPEN_MAX:
             raise DecodeError("answers about ranges that differ without end")
         self._asked = []

@@ -212,8 +212,10 @@ class Session:
         if different:
             with self._replica.store.writing() as writer:
                 for shared in different:
-                    shared.token = self._replica.mint()
-                    exchange.begin(writer, writer.enter(shared.name), shared.token)
+                    scope = writer.scope(shared.name)
+                    if scope is not None:  # else it was left meanwhile
+                        shared.token = self._replica.mint()
+                        exchange.begin(writer, scope, shared.token)
             self._snapshot = self._replica.store.snapshot()
             self._replica.before_leaving()
             for index, shared in enumerate(self._shared):
@@ -231,9 +233,8 @@ class Session:
 
     def _on_declare(self, message: Declare) -> None:
         shared = self._at(message.scope)
-        if not shared.differs or shared.peer is not None:
+        if not shared.differs or shared.peer is not None or shared.own is None:
             raise ProtocolError(f"a declaration of {shared.name!r} that was not due")
-        assert shared.own is not None
         shared.peer = message.declaration
         if shared.peer.floor - shared.peer.context:
             raise ProtocolError(f"{shared.name!r}: the peer has forgotten removals that it never saw")
@@ -407,6 +408,7 @@ class Session:
         self.finished = self.report.complete = True
         self._release()
         self._greeting.remember(initiator=self._initiator)
+        self._replica.tidy()
 
     def _release(self) -> None:
         if self._snapshot is not None:

@@ -68,7 +68,7 @@ def check_names(scope: str, key: str) -> None:
         if not isinstance(name, str):
             raise TypeError(f"a {what} is a text, not {type(name).__name__}")
         try:
-            size = len(name.encode())
+            size = len(name) if name.isascii() else len(name.encode())
         except UnicodeEncodeError:
             raise TypeError(f"a {what} with a lone surrogate, which UTF-8 cannot hold") from None
         if not 0 < size <= most:

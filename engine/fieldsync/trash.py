@@ -32,20 +32,20 @@ class TrashEntry:
 
 def entries(reader: Reader, scopes: list[Scope]) -> list[TrashEntry]:
     """What the trash has of scopes, the latest first."""
-    names = {row.id: row.name for row in reader.collections()}
-    found = [
+    names = {scope.id: scope.name for scope in scopes}
+    collections = {row.id: row.name for row in reader.collections()}
+    return [
         TrashEntry(
-            scope.name,
-            names[row.collection],
+            names[row.scope],
+            collections[row.collection],
             row.key,
             to_datetime(row.wall_ms),
             record.read_all(reader.dictionary, row.packed),
             row.id,
         )
-        for scope in scopes
-        for row in reader.trash(scope.id)
+        for row in reader.trash()
+        if row.scope in names
     ]
-    return sorted(found, key=lambda entry: entry.id, reverse=True)
 
 
 def restore(batch: WriteBatch, some: Iterable[TrashEntry]) -> None:
@@ -54,24 +54,23 @@ def restore(batch: WriteBatch, some: Iterable[TrashEntry]) -> None:
     What a later version's types held in them stays behind.
     """
     writer = batch.writer
-    rows = _rows(writer, some := list(some))
-    for entry in some:
-        row = rows.get(entry.id)
-        # a number is given again once its row is gone
-        if row is None or (row.key, to_datetime(row.wall_ms)) != (entry.key, entry.when):
+    wanted = {entry.id: entry for entry in some}
+    rows = {row.id: row for row in writer.trash() if row.id in wanted}
+    for entry in wanted.values():
+        row, scope = rows.get(entry.id), writer.scope(entry.scope)
+        if row is None or scope is None or not _is(entry, row, scope):
             raise NotFound(f"the trash has {entry.collection} {entry.key!r} of {entry.scope!r} no more")
         pending = batch.scope(entry.scope).at(row.collection, entry.collection, entry.key)
         if pending.is_live:
             raise AlreadyExists(f"{entry.collection} {entry.key!r} exists in scope {entry.scope!r}")
         pending.creates = True
         pending.fields = _fields(writer.dictionary, row.packed)
-    writer.delete_trash([entry.id for entry in some])
+    writer.delete_trash(list(wanted))
 
 
-def _rows(reader: Reader, some: list[TrashEntry]) -> dict[int, TrashRow]:
-    ids = {entry.id for entry in some}
-    scopes = [reader.scope(name) for name in dict.fromkeys(entry.scope for entry in some)]
-    return {row.id: row for scope in scopes if scope is not None for row in reader.trash(scope.id) if row.id in ids}
+def _is(entry: TrashEntry, row: TrashRow, scope: Scope) -> bool:
+    """Whether a row is that of an entry: a number is given again once its row is gone."""
+    return (row.scope, row.key, to_datetime(row.wall_ms)) == (scope.id, entry.key, entry.when)
 
 
 def _fields(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], Any]:

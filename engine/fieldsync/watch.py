@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,8 +14,6 @@ if TYPE_CHECKING:
 
     from fieldsync.apply import Touched
     from fieldsync.schema import BaseRecord
-
-log = logging.getLogger("fieldsync")
 
 
 @dataclass(slots=True)
@@ -77,7 +74,9 @@ class Watch:
                 if event:
                     self._callback(event)
             except Exception:
-                log.exception("a watch's callback failed")
+                import logging  # which takes as long to load as much of this package
+
+                logging.getLogger("fieldsync").exception("a watch's callback failed")
 
     def close(self) -> None:
         """Stop; no callback begins after this."""

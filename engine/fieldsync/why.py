@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fieldsync import clock, leaving, record
+from fieldsync.context import Context
 from fieldsync.rebuild import Held, births, weigh
 from fieldsync.trash import to_datetime
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
 
-    from fieldsync.context import Context
+    from fieldsync.record import Name
     from fieldsync.store import Dot, Reader, Scope
 
 NAMED = 10  # scopes that a sentence names; of more, the number
@@ -118,49 +119,53 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
 def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hub: bool) -> Why:
     """What scopes know of a key. A hub has nothing pending. Corrupt where the record is damaged."""
     known = reader.collection(collection)
-    traces = [_trace(reader, scope, known.id, collection, key, is_hub) for scope in scopes] if known else []
+    tracer = _Tracer(reader, known.id, (collection, key), is_hub) if known else None
     return Why(
         collection,
         key,
-        tuple(trace for trace in traces if trace),
+        tuple(trace for scope in scopes if tracer and (trace := tracer.trace(scope))),
         tuple(scope.name for scope in scopes),
         tuple(scope.name for scope in scopes if not scope.ready),
         tuple(scope.name for scope in scopes if scope.floor),
     )
 
 
-def _trace(reader: Reader, scope: Scope, number: int, collection: str, key: str, is_hub: bool) -> Trace:
-    deeds = _Deeds(reader, scope, is_hub)
-    rows = reader.by_key(number, scope.id, [key])
-    held = [Held(number, row.id, (collection, key), row.packed, None) for row in rows]
-    lives, _ = weigh(reader.dictionary, record.digest_key(scope.name), held)
-    dots = [(author, seq) for share in lives for author, seq, _ in share]
-    orphans = reader.orphans_of_key(scope.id, number, key)
-    late = record.stamps(reader.dictionary, [orphan.packed for orphan in orphans])
-    provisional = set(reader.provisional_dots(scope.id)) if dots else set()
-    return Trace(
-        scope.name,
-        tuple(deeds.of(birth[:2], birth.time) for row in rows for birth in births(row.packed)),
-        tuple(deeds.of(dot, time) for dot, time in reader.removals_of_key(scope.id, number, key)),
-        next((to_datetime(one.wall_ms) for one in reader.trash(scope.id) if one[2:4] == (number, key)), None),
-        len(dots),
-        sum(map(deeds.is_pending, dots)),
-        sum((reader.dictionary.author(author), seq) in provisional for author, seq in dots),
-        sum(map(len, late)),
-    )
+class _Tracer:
+    """Looks for one key in scopes."""
 
+    def __init__(self, reader: Reader, collection: int, name: Name, is_hub: bool) -> None:
+        self._reader = reader
+        self._collection = collection
+        self._name = name
+        self._is_hub = is_hub
+        self._dropped: dict[int, datetime] = {}  # scope -> when it went to the trash last
+        for row in reader.trash():
+            if (row.collection, row.key) == (collection, name[1]):
+                self._dropped.setdefault(row.scope, to_datetime(row.wall_ms))
 
-class _Deeds:
-    """Tells who did what in one scope."""
+    def trace(self, scope: Scope) -> Trace:
+        """What a scope knows."""
+        reader, dictionary, key = self._reader, self._reader.dictionary, self._name[1]
+        pending = Context() if self._is_hub else leaving.pending(reader, scope)
+        rows = reader.by_key(self._collection, scope.id, [key])
+        held = [Held(self._collection, row.id, self._name, row.packed, None) for row in rows]
+        lives, _ = weigh(dictionary, record.digest_key(scope.name), held)
+        dots = [(dictionary.author(author), seq) for share in lives for author, seq, _ in share]
+        provisional = set(reader.provisional_dots(scope.id)) if dots else set()
+        late = [orphan.packed for orphan in reader.orphans_of_key(scope.id, self._collection, key)]
 
-    def __init__(self, reader: Reader, scope: Scope, is_hub: bool) -> None:
-        self._name = reader.dictionary.author
-        self._own = scope.author
-        self._pending: Context | None = None if is_hub else leaving.pending(reader, scope)
+        def deed(dot: Dot, time: int) -> Deed:
+            author = dictionary.author(dot[0])
+            is_own, is_pending = dot[0] == scope.author, pending.covers(author, dot[1])
+            return Deed(author.hex(), to_datetime(clock.to_ms(time)), is_own, is_pending)
 
-    def is_pending(self, dot: Dot) -> bool:
-        return self._pending is not None and self._pending.covers(self._name(dot[0]), dot[1])
-
-    def of(self, dot: Dot, time: int) -> Deed:
-        when = to_datetime(clock.to_ms(time))
-        return Deed(self._name(dot[0]).hex(), when, dot[0] == self._own, self.is_pending(dot))
+        return Trace(
+            scope.name,
+            tuple(deed(birth[:2], birth.time) for row in rows for birth in births(row.packed)),
+            tuple(deed(dot, time) for dot, time in reader.removals_of_key(scope.id, self._collection, key)),
+            self._dropped.get(scope.id),
+            len(dots),
+            sum(pending.covers(*dot) for dot in dots),
+            len(provisional.intersection(dots)),
+            sum(map(len, record.stamps(dictionary, late))),
+        )

@@ -39,7 +39,7 @@ CREATE TABLE fs_removal(
     collection INTEGER, key TEXT, PRIMARY KEY(scope, inc_author, inc_seq, inc_n, author, seq)) WITHOUT ROWID;
 CREATE TABLE fs_pair(
     id BLOB PRIMARY KEY, replica BLOB NOT NULL, names TEXT NOT NULL, states BLOB NOT NULL, is_hub INTEGER NOT NULL,
-    wall_ms INTEGER NOT NULL) WITHOUT ROWID;
+    was_hub INTEGER NOT NULL, wall_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE fs_agreed(scope INTEGER, pair BLOB, context BLOB NOT NULL, PRIMARY KEY(scope, pair)) WITHOUT ROWID;
 CREATE TABLE fs_trash(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, collection INTEGER NOT NULL, key TEXT NOT NULL,

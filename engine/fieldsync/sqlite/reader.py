@@ -193,9 +193,9 @@ class SQLiteReader:
 
     def pair(self, name: bytes) -> Pair | None:
         """What is remembered of a pair."""
-        sql = "SELECT replica, names, states, is_hub FROM fs_pair WHERE id=?"
+        sql = "SELECT replica, names, states, is_hub, was_hub FROM fs_pair WHERE id=?"
         row = self._db.execute(sql, (name,)).fetchone()
-        return Pair(row[0], json.loads(row[1]), row[2], bool(row[3])) if row else None
+        return Pair(row[0], json.loads(row[1]), row[2], bool(row[3]), bool(row[4])) if row else None
 
     def agreed(self, pair: bytes, scope: int) -> Context | None:
         """The context of a scope that both of a pair had when they last met."""
@@ -230,10 +230,9 @@ class SQLiteReader:
         )
         return [((author, seq), time) for author, seq, time in self._db.execute(sql, (scope, collection, key))]
 
-    def trash(self, scope: int) -> Iterator[TrashRow]:
-        """The records of a scope that went because a peer had them no more, the latest first."""
-        sql = "SELECT id, scope, collection, key, cells, wall_ms FROM fs_trash WHERE scope=? ORDER BY id DESC"
-        return map(TrashRow._make, self._db.execute(sql, (scope,)))
+    def trash(self) -> Iterator[TrashRow]:
+        """The records that went because a peer had them no more, the latest first."""
+        return map(TrashRow._make, self._db.execute("SELECT * FROM fs_trash ORDER BY id DESC"))
 
     def removed_by(self, scope: int, dot: Dot, entries: list[Entry]) -> list[tuple[int, str]]:
         """(collection, key) of the records that one change removed, where they are known."""

@@ -13,7 +13,7 @@ import apsw
 from fieldsync import record
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt, LimitExceeded, SchemaError
-from fieldsync.limits import FIELDS_MAX, PAIRS_MAX, TRASH_KEPT_MS, TRASH_ROWS_MAX
+from fieldsync.limits import FIELDS_MAX, PAIR_BYTES_MAX, PAIRS_MAX, TRASH_KEPT_MS, TRASH_ROWS_MAX
 from fieldsync.query import column_value, quote
 from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import OF_SCOPES, SQLiteReader
@@ -237,11 +237,13 @@ class SQLiteWriter(SQLiteReader):
             self._db.execute("UPDATE OR REPLACE fs_agreed SET pair=? WHERE pair=?", (new, old))
 
     def put_pair(self, name: bytes, pair: Pair, wall_ms: int) -> None:
-        """Remember a pair; of very many, those that met last."""
+        """Remember a pair; of very many, those that met last, and none of very many scopes."""
         names = json.dumps(pair.names)
+        if len(names) > PAIR_BYTES_MAX:
+            return
         self._db.execute(
-            "INSERT OR REPLACE INTO fs_pair VALUES(?, ?, ?, ?, ?, ?)",
-            (name, pair.replica, names, pair.states, pair.is_hub, wall_ms),
+            "INSERT OR REPLACE INTO fs_pair VALUES(?, ?, ?, ?, ?, ?, ?)",
+            (name, pair.replica, names, pair.states, pair.is_hub, pair.was_hub, wall_ms),
         )
         if self._db.execute("SELECT count(*) FROM fs_pair").get > PAIRS_MAX:
             oldest = self._db.execute("SELECT id FROM fs_pair ORDER BY wall_ms LIMIT 1").get
