@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fieldsync.changes import Chunk, compress, decompress
+from fieldsync.bodies import Fields, ascend, chunk_body, chunk_of, eager_body, given, named_states, states_of
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, MissingDependency
 from fieldsync.exchange import Declaration
 from fieldsync.existence import KEY_BYTES, is_set
 from fieldsync.limits import (
-    CHUNK_CHANGES_MAX,
     CONTEXT_BYTES_MAX,
     EAGER_SCOPES_MAX,
     FIELDS_MAX,
@@ -33,8 +32,9 @@ from fieldsync.reconcile import SYMBOL_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fieldsync.changes import Chunk
+
 VERSION = 1
-SMALL_BYTES_MAX = 64  # a stream of less has its size in one byte
 ARRAY_ITEMS_MAX = max(HELLO_SCOPES_MAX, FIELDS_MAX + 8)
 SKIPPABLE = 128
 
@@ -229,21 +229,21 @@ def _body(message: Message) -> dict[str, Any]:
                 body["p"] = [(giver.data, dots.data) for giver, dots in declaration.provisional]
             return body
         case Stream(scope, chunk, done):
-            return {"s": scope, **({"d": True} if done else {}), **(_chunk_body(chunk) if chunk else {})}
+            return {"s": scope, **({"d": True} if done else {}), **(chunk_body(chunk) if chunk else {})}
         case Settled(scope, context_hash, digest, is_provisional, is_superseded):
             flags = {"p": True} if is_provisional else {}
             return {"s": scope, "h": context_hash, "g": digest, **flags, **({"x": True} if is_superseded else {})}
         case Bye() | Forgotten():
             return {}
         case Again(pair, changed, eager):
-            return {"h": pair, **_given(c=changed, e=eager)}
+            return {"h": pair, **given(c=changed, e=eager)}
         case Eager(scope, base, news, chunk):
-            body = _eager_chunk(chunk, news) if chunk else {}
-            return {**_given(s=scope), "b": base, "c": news.data, **body}
+            body = eager_body(chunk, news) if chunk else {}
+            return {**given(s=scope), "b": base, "c": news.data, **body}
         case Packed(name, base, context, floor, key, alive):
-            return {"n": name, "c": context.data, "!f": floor.data, **_given(b=base.data, k=key, i=alive)}
+            return {"n": name, "c": context.data, "!f": floor.data, **given(b=base.data, k=key, i=alive)}
         case Differ(different, refused, more):
-            return _given(d=different, x=refused, n=more)
+            return given(d=different, x=refused, n=more)
         case Want(scope, number, key):
             return {"s": scope, "n": number, **({"k": key} if key else {})}
         case Sketch(scope, symbols):
@@ -254,40 +254,6 @@ def _body(message: Message) -> dict[str, Any]:
             return {"s": scope, "a": answer}
         case Refusal(code, text):
             return {"c": code, "t": text}
-
-
-def _given(**items: Any) -> dict[str, Any]:
-    """A body without what is empty or zero."""
-    return {key: value for key, value in items.items() if value}
-
-
-def _chunk_body(chunk: Chunk) -> dict[str, Any]:
-    body = _given(n=chunk.count if chunk.count != 1 else 0, a=chunk.authors, f=chunk.fields, k=chunk.collections)
-    packed = compress(chunk.streams)
-    if any(size or len(data) >= SMALL_BYTES_MAX for size, data in packed):
-        return {**body, "z": packed}
-    return {**body, "y": b"".join([bytes([len(data)]) + data for _, data in packed])}
-
-
-def _eager_chunk(chunk: Chunk, news: Context) -> dict[str, Any]:
-    """Its authors begin with those of the news, as a rule, which are not said twice."""
-    body, known = _chunk_body(chunk), news.authors()
-    if not chunk.authors.startswith(known):
-        return {**body, "w": True}
-    rest = chunk.authors[len(known) :]
-    return {key: value for key, value in body.items() if key != "a"} | _given(a=rest)
-
-
-def _small(data: bytes) -> list[bytes]:
-    """Streams of less than SMALL_BYTES_MAX each: a byte for the size, then the bytes."""
-    streams, at = [], 0
-    while at < len(data):
-        end = at + 1 + data[at]
-        if data[at] >= SMALL_BYTES_MAX or end > len(data):
-            raise DecodeError("a chunk whose small streams are cut short, or are not small")
-        streams.append(data[at + 1 : end])
-        at = end
-    return streams
 
 
 def decode(frame: bytes) -> Message | Skipped:
@@ -306,97 +272,24 @@ def decode(frame: bytes) -> Message | Skipped:
         raise DecodeError(f"a frame that is not msgpack: {error}") from None
     if not isinstance(body, dict):
         raise DecodeError("a frame whose body is not a map")
-    fields = _Fields(body)
+    fields = Fields(body)
     message = READERS[frame[0]](fields)
     fields.finish()
     return message
 
 
-class _Fields:
-    """Takes the keys of a body one by one, each of its type and within its bounds."""
-
-    def __init__(self, body: dict[Any, Any]) -> None:
-        self._body = body
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._body
-
-    def _pop(self, key: str, kind: type, default: Any = None) -> Any:
-        value = self._body.pop(key, default)
-        if type(value) is not kind:
-            raise DecodeError(f"a frame whose {key!r} is missing or not of type {kind.__name__}")
-        return value
-
-    def number(self, key: str, most: int, default: int | None = None) -> int:
-        value: int = self._pop(key, int, default)
-        if not 0 <= value <= most:
-            raise DecodeError(f"a frame whose {key!r} is out of bounds: {value}")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value: bool = self._pop(key, bool, False)
-        return value
-
-    def data(self, key: str, most: int, exact: bool = False, default: bytes | None = None) -> bytes:
-        value: bytes = self._pop(key, bytes, default)
-        if len(value) > most or (exact and len(value) != most):
-            raise DecodeError(f"a frame whose {key!r} has {len(value)} bytes")
-        return value
-
-    def text(self, key: str, most: int) -> str:
-        return _text(self._pop(key, str), most)
-
-    def items(self, key: str, most: int, default: list[Any] | None = None) -> list[Any]:
-        value: list[Any] = self._pop(key, list, default)
-        if len(value) > most:
-            raise DecodeError(f"a frame whose {key!r} has {len(value)} items")
-        return value
-
-    def pairs(self, key: str, most: int, first: type, second: type, default: list[Any] | None = None) -> list[Any]:
-        """A list of pairs of those types."""
-        value = self.items(key, most, default)
-        for pair in value:
-            if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not first or type(pair[1]) is not second:
-                raise DecodeError(f"a frame whose {key!r} is not a list of pairs")
-        return [(one, other) for one, other in value]
-
-    def finish(self) -> None:
-        """Skip what an older reader may; refuse what it must not."""
-        for key in self._body:
-            if not isinstance(key, str) or key.startswith("!"):
-                raise DecodeError(f"a frame with a key {key!r}, which this version does not know and may not skip")
-
-
-def _text(value: Any, most: int) -> str:
-    if type(value) is not str or not 0 < len(value.encode("utf-8", "surrogatepass")) <= most:
-        raise DecodeError(f"a frame with a text that is empty, or longer than {most} bytes")
-    return value
-
-
-def _hello(fields: _Fields) -> Hello:
+def _hello(fields: Fields) -> Hello:
     versions = fields.items("v", 2)
     if len(versions) != 2 or any(type(version) is not int for version in versions):
         raise DecodeError("a hello without a range of versions")
     if "s" not in fields:
         raise DecodeError("a hello without scopes")
-    scopes = _named_states(fields, "s")
+    scopes = named_states(fields, "s")
     replica = fields.data("r", 16, exact=True)
     return Hello(replica, fields.number("t", 1 << 62), fields.flag("a"), scopes, (versions[0], versions[1]))
 
 
-def _named_states(fields: _Fields, key: str) -> list[tuple[str, bytes]]:
-    """Scopes by name, each once, and their states."""
-    scopes = fields.pairs(key, HELLO_SCOPES_MAX, str, bytes, [])
-    for name, state in scopes:
-        _text(name, SCOPE_NAME_BYTES_MAX)
-        if len(state) != 8:
-            raise DecodeError("a hello whose states are not of 8 bytes")
-    if len({name for name, _ in scopes}) != len(scopes):
-        raise DecodeError("a hello that offers a scope twice")
-    return scopes
-
-
-def _declare(fields: _Fields) -> Declare:
+def _declare(fields: Fields) -> Declare:
     scope = fields.number("s", HELLO_SCOPES_MAX)
     context = Context(fields.data("c", CONTEXT_BYTES_MAX)).check()
     floor = Context(fields.data("!f", CONTEXT_BYTES_MAX, default=b"")).check()
@@ -405,58 +298,29 @@ def _declare(fields: _Fields) -> Declare:
     return Declare(scope, Declaration(context, floor, provisional))
 
 
-def _stream(fields: _Fields) -> Stream:
-    return Stream(fields.number("s", HELLO_SCOPES_MAX), _chunk(fields), fields.flag("d"))
+def _stream(fields: Fields) -> Stream:
+    return Stream(fields.number("s", HELLO_SCOPES_MAX), chunk_of(fields), fields.flag("d"))
 
 
-def _chunk(fields: _Fields, authors: bytes = b"") -> Chunk | None:
-    """The chunk of a body, if it has one; its first authors are those given."""
-    if "z" in fields:
-        streams = decompress(fields.pairs("z", FIELDS_MAX + 8, int, bytes))
-    elif "y" in fields:
-        streams = _small(fields.data("y", FRAME_BYTES_MAX))
-    else:
-        return None
-    return Chunk(
-        fields.number("n", CHUNK_CHANGES_MAX, 1),
-        authors + fields.data("a", FRAME_BYTES_MAX, default=b""),
-        fields.pairs("f", FIELDS_MAX, str, int, []),
-        [_text(name, FRAME_BYTES_MAX) for name in fields.items("k", FIELDS_MAX, [])],
-        streams,
-    )
-
-
-def _again(fields: _Fields) -> Again:
+def _again(fields: Fields) -> Again:
     pair = fields.data("h", 8, exact=True)
-    return Again(pair, _states(fields, "c"), fields.number("e", EAGER_SCOPES_MAX, 0))
+    return Again(pair, states_of(fields, "c"), fields.number("e", EAGER_SCOPES_MAX, 0))
 
 
-def _states(fields: _Fields, key: str) -> list[tuple[int, bytes]]:
-    """Scopes, each once and ascending, and their states."""
-    found = fields.pairs(key, HELLO_SCOPES_MAX, int, bytes, [])
-    if any(len(state) != 8 for _, state in found) or not _ascend([number for number, _ in found]):
-        raise DecodeError("states that are not of 8 bytes, or of scopes that do not ascend")
-    return found
-
-
-def _ascend(numbers: list[Any]) -> bool:
-    return all(type(one) is int and one >= 0 for one in numbers) and numbers == sorted(set(numbers))
-
-
-def _eager(fields: _Fields) -> Eager:
+def _eager(fields: Fields) -> Eager:
     scope, base = fields.number("s", HELLO_SCOPES_MAX, 0), fields.data("b", 8, exact=True)
     news = Context(fields.data("c", CONTEXT_BYTES_MAX)).check()
-    return Eager(scope, base, news, _chunk(fields, b"" if fields.flag("w") else news.authors()))
+    return Eager(scope, base, news, chunk_of(fields, b"" if fields.flag("w") else news.authors()))
 
 
-def _differ(fields: _Fields) -> Differ:
+def _differ(fields: Fields) -> Differ:
     refused = fields.items("x", HELLO_SCOPES_MAX, [])
-    if not _ascend(refused):
+    if not ascend(refused):
         raise DecodeError("scopes that do not ascend")
-    return Differ(_states(fields, "d"), refused, _named_states(fields, "n"))
+    return Differ(states_of(fields, "d"), refused, named_states(fields, "n"))
 
 
-def _packed(fields: _Fields) -> Packed:
+def _packed(fields: Fields) -> Packed:
     base, context, floor = (
         Context(fields.data(key, CONTEXT_BYTES_MAX, default=b"")).check() for key in ("b", "c", "!f")
     )
@@ -467,34 +331,34 @@ def _packed(fields: _Fields) -> Packed:
     return Packed(fields.text("n", SCOPE_NAME_BYTES_MAX), base, context, floor, key, alive)
 
 
-def _settled(fields: _Fields) -> Settled:
+def _settled(fields: Fields) -> Settled:
     scope = fields.number("s", HELLO_SCOPES_MAX)
     context_hash, digest = fields.data("h", 8, exact=True), fields.data("g", 16, exact=True)
     return Settled(scope, context_hash, digest, fields.flag("p"), fields.flag("x"))
 
 
-def _refusal(fields: _Fields) -> Refusal:
+def _refusal(fields: Fields) -> Refusal:
     return Refusal(fields.text("c", 100), fields.text("t", 2000))
 
 
-def _want(fields: _Fields) -> Want:
+def _want(fields: Fields) -> Want:
     scope, number = fields.number("s", HELLO_SCOPES_MAX), fields.number("n", SEQ_MAX)
     return Want(scope, number, fields.data("k", KEY_BYTES, exact=True) if "k" in fields else b"")
 
 
-def _sketch(fields: _Fields) -> Sketch:
+def _sketch(fields: Fields) -> Sketch:
     return Sketch(fields.number("s", HELLO_SCOPES_MAX), fields.data("y", SKETCH_SYMBOLS_MAX * SYMBOL_BYTES))
 
 
-def _ask(fields: _Fields) -> Ask:
+def _ask(fields: Fields) -> Ask:
     return Ask(fields.number("s", HELLO_SCOPES_MAX), fields.data("q", RANGE_QUESTION_BYTES_MAX))
 
 
-def _answer(fields: _Fields) -> Answer:
+def _answer(fields: Fields) -> Answer:
     return Answer(fields.number("s", HELLO_SCOPES_MAX), fields.data("a", RANGE_ANSWER_BYTES_MAX))
 
 
-READERS: dict[int, Callable[[_Fields], Message]] = {
+READERS: dict[int, Callable[[Fields], Message]] = {
     1: _hello,
     2: _declare,
     3: _stream,
