@@ -257,6 +257,8 @@ class Schedule:
             return
         scope = self.chance.choice(device.scopes())
         self.attempt(device, f"leaves {scope}", lambda: device.replica.leave([scope]))
+        for link in self.links:  # in which a peer may speak of a scope that is no longer there
+            link.is_faulty |= device in link.devices
         if len(device.scopes()) == 0 or self.chance.random() < 0.5:
             self.attempt(device, f"enters {scope} again", lambda: device.database.enter(scope))
 
