@@ -1,6 +1,7 @@
 """Short schedules by hand for rules that chance seldom tries: each breaks a promise once its rule is switched off."""
 
 import random
+from contextlib import suppress
 
 import pytest
 from tests.simulation.device import Device, World
@@ -10,7 +11,7 @@ from tests.simulation.rules import RULES
 from tests.talking import Talk
 
 from fieldsync import giving
-from fieldsync.errors import DigestMismatch
+from fieldsync.errors import DigestMismatch, NotDelivered
 from fieldsync.memory import join
 
 DECLARE, STREAM = 2, 3
@@ -122,7 +123,26 @@ def two_incarnations(world):
         raise Violation(f"reads {read}")
 
 
+def relayed(world):
+    """A van takes a rep's change along, and leaves before the hub has it. Then the rep is lost."""
+    hub, rep, van = devices_of(world, "hub", "rep", "van")
+    hub.replica.takes_all = True
+    join(van.replica, hub.replica)
+    do(rep, "create", "x", "said to the van alone")
+    join(rep.replica, van.replica)
+    with suppress(NotDelivered):
+        van.replica.leave([SCOPE])
+        van.database.enter(SCOPE)
+    join(van.replica, hub.replica)
+    found = hub.database["notes"].get("x")
+    for device in (hub, rep, van):
+        device.database.close()
+    if found is None:
+        raise Violation("what the van had taken along is nowhere")
+
+
 DIRECTED = {
+    "left_with_relayed": relayed,
     "trimmed_by_targets": late_edit,
     "many_streams": two_givers,
     "times_of_one_incarnation": two_incarnations,

@@ -11,6 +11,7 @@ from tests.simulation.schedule import run
 
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))  # how many schedules; CI: 2000
 TRIES = {  # rule -> seeds among which one is sure to notice that it is off
+    "author_again": 100,
     "context_joined_midstream": 10,
     "drops_before_done": 100,
     "edits_of_the_dead_vanish": 10,

@@ -44,7 +44,9 @@ class BundleReport:
     changes: int = 0  # written, or new to the reader
     records_changed: int = 0
     scopes: list[str] = field(default_factory=list)  # held now as the giver held them
-    incomplete: list[str] = field(default_factory=list)  # the bundle builds on changes that are not here
+    incomplete: list[str] = field(
+        default_factory=list
+    )  # it builds on changes that are not here, or would take away too much
 
 
 class _Out:

@@ -215,7 +215,8 @@ def import_bundle(
         f"{len(report.scopes)} scopes: {report.changes:,} changes received, {report.records_changed:,} records changed"
     )
     if report.incomplete:
-        _say(f"builds on changes that are not here yet, which a sync brings: {', '.join(report.incomplete)}", "yellow")
+        why = "builds on changes that are not here yet, or takes away more than it may; a sync brings the rest"
+        _say(f"{why}: {', '.join(report.incomplete)}", "yellow")
 
 
 @app.command(epilog=_example("fieldsync verify ada.db hub.db --scope job/7"))

@@ -366,8 +366,9 @@ class Database:
     ) -> BundleReport:
         """Take a bundle in: the same end as a sync with its writer. Scopes that are not held are entered.
 
-        report.incomplete: scopes of which changes that the bundle builds on are not here; what it had has landed, and
-        the next sync or bundle brings the rest. DecodeError where the file is damaged; then nothing was taken.
+        report.incomplete: scopes of which changes that the bundle builds on are not here, or of which it would take
+        away too much for somebody who is no hub; what it had has landed, and the next sync or bundle brings the rest.
+        DecodeError where the file is damaged; then nothing was taken.
         """
         from fieldsync import bundle
 

@@ -101,6 +101,7 @@ class Greeting:
         self._pair: Pair | None = None
         self._told: dict[str, bytes] = {}  # the initiator's states, as it told them
         self._contexts: dict[str, Context] = {}  # that both had after an eager change
+        self._sent: dict[int, int] = {}  # changes that went along, by scope
         self._eager = 0  # how many are still to come
         self._is_lost = False  # those that come are of no use
 
@@ -160,6 +161,7 @@ class Greeting:
             return None
         chunk, count = chunks[0] if chunks else (None, 0)
         self.changes_sent += count
+        self._sent[index] = count
         self._contexts[name] = own
         return Eager(index, base.hash(), news, chunk)
 
@@ -214,6 +216,7 @@ class Greeting:
         if any(name in self.states for name, _ in differ.more):
             raise ProtocolError("an answer with a scope that was on offer as one that is new")
         self.refused = [pair.names[i] for i in differ.refused]
+        self.changes_sent -= sum(count for i, count in self._sent.items() if i in different)  # they go again
         same = {name: state.short() for name, state in self.states.items()}
         self.shared = [Shared(name, different.get(i, same[name])) for i, name in enumerate(pair.names)]
         self._enter([name for name, _ in differ.more])
@@ -271,6 +274,8 @@ class Greeting:
                 raise ProtocolError(f"a change of scope {eager.scope} of {len(self._pair.names)}")
             self._land(self._pair.names[eager.scope], eager)
             if not self._eager:
+                if self._contexts:
+                    self._replica.before_leaving()  # the answer is a promise: the peer may leave on it
                 return [self._differ(self._pair)]
         return []
 
@@ -366,9 +371,10 @@ class Greeting:
 
     def _write(self, writer: Writer, name: bytes, pair: Pair, contexts: dict[str, Context]) -> None:
         """Remember a pair, under the name that its next greeting will use."""
+        if not writer.put_pair(name, pair, self._replica.wall_ms()):
+            return
         if self._id is not None:
             writer.rename_pair(self._id, name)
-        writer.put_pair(name, pair, self._replica.wall_ms())
         for scope_name, context in contexts.items():
             scope = writer.scope(scope_name)
             if scope is not None:

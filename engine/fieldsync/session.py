@@ -158,6 +158,8 @@ class Session:
 
     def receive(self, frame: bytes) -> None:
         """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
+        if self.finished and not self.report.complete:
+            return  # it was enough; this was on its way
         self.report.bytes_received += len(frame)
         message = messages.decode(frame)
         if waited := WAITED_FOR.get(type(message), 0):
@@ -233,6 +235,8 @@ class Session:
 
     def _on_declare(self, message: Declare) -> None:
         shared = self._at(message.scope)
+        if shared.own is None and self._is_gone(shared.name):
+            raise SyncError(f"{shared.name!r} was left meanwhile; sync again")
         if not shared.differs or shared.peer is not None or shared.own is None:
             raise ProtocolError(f"a declaration of {shared.name!r} that was not due")
         shared.peer = message.declaration
@@ -326,7 +330,8 @@ class Session:
             shared.dropped = True
             self.report.superseded.append(shared.name)
             return
-        except existence.TooMuch:  # nothing of this is joined; a hub will say the same, or not
+        except existence.TooMuch:  # what came lands, and nothing is joined; a hub will say the same, or not
+            self._take(shared, chunk, is_done=False)
             shared.dropped = True
             self.report.waiting.append(shared.name)
             return
@@ -362,10 +367,15 @@ class Session:
         """Once both streams are done, tell the state that came of it."""
         if not (shared.sent and shared.taken) or shared.told:
             return
+        self._replica.before_leaving()  # a settlement is a promise: the peer may leave on it
         state = self._state(shared.name)
         shared.told = Settled(index, state.context_hash, state.digest, state.is_provisional, shared.dropped)
         self._control.append(shared.told)
         self._compare(shared, state)
+
+    def _is_gone(self, name: str) -> bool:
+        with self._replica.store.reading() as reader:
+            return reader.scope(name) is None
 
     def _state(self, name: str) -> State:
         with self._replica.store.reading() as reader:

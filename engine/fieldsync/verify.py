@@ -22,7 +22,6 @@ from fieldsync.examine import (
     Fault,
     Loss,
     VerifyReport,
-    is_context,
     places,
 )
 from fieldsync.limits import DAMAGE_MESSAGES_MAX
@@ -119,20 +118,20 @@ def _look(
 
 
 def _drop(writer: Writer, loss: Loss) -> list[Touched]:
-    """Take what is damaged out of a scope, and all that may have gone with it out of its context."""
+    """Take what is damaged out of a scope, and claim only those changes further on that are here whole.
+
+    Of the others nobody can tell what was lost with the record: a change that replaced or removed them may have gone
+    too, unsent. Streams that run into the scope end, for they were told of a context that holds no longer.
+    """
     if not loss.is_any:
         return []
     name = writer.dictionary.author
     holes = Context.of((name(author), seq, seq) for author, seq in _named_holes(writer, loss))
-    if loss.is_index_damaged and (loss.rows or loss.strays):
-        whole = Context.of((name(author), low, high) for author, low, high in loss.whole)
-        holes = holes | (loss.context - whole)
-    floor = Context(loss.scope.floor)
-    # what comes again may be what a forgotten removal took: who forgot it too is made to compare what lives
-    tips = Context.of((author, high, high) for author, _, high in floor.intervals())
-    context = loss.context - holes - tips
+    whole = Context.of((name(author), low, high) for author, low, high in loss.whole)
+    context = (loss.context - holes) & whole
+    floor = Context(loss.scope.floor) & context  # who forgot the same removals is made to compare what lives
     writer.set_context(loss.scope.id, context)
-    writer.save_scope(loss.scope._replace(author=0, seq=0, floor=(floor & context).data))
+    writer.save_scope(loss.scope._replace(author=0, seq=0, taker=b"", floor=floor.data))
     writer.delete_removals(loss.scope.id, loss.removals)
     touched = []
     for (collection, number), row in loss.rows.items():
@@ -158,8 +157,7 @@ def _admit(writer: Writer, name: str) -> None:
     assert scope is not None
     author = writer.dictionary.author
     context = writer.context(scope.id)
-    kept = {(author(number), seq): is_context(giver) for number, seq, giver in writer.givers(scope.id)}
-    writer.drop_provisional(scope.id, [dot for dot, is_good in kept.items() if context.covers(*dot) or not is_good])
-    known = context | Context.of((*dot, dot[1]) for dot, is_good in kept.items() if is_good)
+    # those of a giver too: it would not send again what of them was lost
+    writer.drop_provisional(scope.id, [(author(number), seq) for number, seq, _ in writer.givers(scope.id)])
     dots = ((author(change.author), change.seq) for change, _ in writer.indexed(scope.id))
-    writer.put_provisional(scope.id, [dot for dot in dots if not known.covers(*dot)], Context())
+    writer.put_provisional(scope.id, [dot for dot in dots if not context.covers(*dot)], Context())

@@ -236,11 +236,11 @@ class SQLiteWriter(SQLiteReader):
             self._db.execute("DELETE FROM fs_pair WHERE id=?", (old,))
             self._db.execute("UPDATE OR REPLACE fs_agreed SET pair=? WHERE pair=?", (new, old))
 
-    def put_pair(self, name: bytes, pair: Pair, wall_ms: int) -> None:
-        """Remember a pair; of very many, those that met last, and none of very many scopes."""
+    def put_pair(self, name: bytes, pair: Pair, wall_ms: int) -> bool:
+        """Remember a pair; of very many, those that met last, and none of very many scopes: then False."""
         names = json.dumps(pair.names)
         if len(names) > PAIR_BYTES_MAX:
-            return
+            return False
         self._db.execute(
             "INSERT OR REPLACE INTO fs_pair VALUES(?, ?, ?, ?, ?, ?, ?)",
             (name, pair.replica, names, pair.states, pair.is_hub, pair.was_hub, wall_ms),
@@ -249,6 +249,7 @@ class SQLiteWriter(SQLiteReader):
             oldest = self._db.execute("SELECT id FROM fs_pair ORDER BY wall_ms LIMIT 1").get
             self._db.execute("DELETE FROM fs_pair WHERE id=?", (oldest,))
             self._db.execute("DELETE FROM fs_agreed WHERE pair=?", (oldest,))
+        return True
 
     def put_agreed(self, pair: bytes, scope: int, context: Context) -> None:
         """Remember the context of a scope that both of a pair have now."""
