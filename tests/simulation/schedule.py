@@ -21,7 +21,7 @@ from tests.simulation.inner import Op
 from tests.simulation.oracle import Violation
 
 from fieldsync import bundle, exchange, giving
-from fieldsync.errors import ClosedError, DiskFull, NotDelivered, ProtocolError
+from fieldsync.errors import ClosedError, DigestMismatch, DiskFull, NotDelivered, ProtocolError, SyncError
 from fieldsync.memory import join
 from fieldsync.session import Session
 
@@ -328,8 +328,8 @@ class Schedule:
         except (DiskFull, ClosedError) as error:
             self.say(f"link {link.number} fails: {error}")
             self.drop(link)
-        except ProtocolError as error:
-            if not link.is_faulty:
+        except (ProtocolError, SyncError) as error:
+            if not link.is_faulty or isinstance(error, DigestMismatch):
                 raise
             self.say(f"link {link.number} is refused: {error}")
             self.drop(link)
