@@ -23,7 +23,7 @@ TRIES = {  # rule -> seeds among which one is sure to notice that it is off
     "one_incarnation_written": 10,
     "parts_are_held_back": 500,
     "parts_are_wholes": 50,
-    "provisional_uncompared": 150,
+    "provisional_uncompared": 700,
     "removals_forget": 100,
     "seen_is_direct": 50,
     "trimmed_unguarded": 50,
