@@ -43,7 +43,7 @@ def compared(giver: Context, taker: Declaration) -> Context:
 
 def items(reader: Reader, scope: Scope, dots: Context, key: bytes) -> bytes:
     """The items of all removable cells of some dots that live in a scope, ascending."""
-    intervals = _intervals(reader, dots)
+    intervals = reader.dictionary.numbered(dots)
     dictionary = reader.dictionary
     found = [
         _kernel.items(some, key, intervals, dictionary.fields, dictionary.authors) for some in _packed(reader, scope)
@@ -61,11 +61,6 @@ def _packed(reader: Reader, scope: Scope) -> Iterator[list[bytes]]:
         yield [row.packed for row in rows]
     for orphans in reader.all_orphans(scope.id):
         yield [orphan.packed for orphan in orphans]
-
-
-def _intervals(reader: Reader, dots: Context) -> list[tuple[int, int, int]]:
-    ids = reader.dictionary.author_ids
-    return sorted((ids[author], low, high) for author, low, high in dots.intervals() if author in ids)
 
 
 class Giver:
@@ -214,5 +209,5 @@ def _gone_orphans(writer: Writer, scope: Scope, taker: Known) -> Iterator[Target
 
 def _gone(writer: Writer, taker: Known, packed: list[bytes]) -> list[tuple[tuple[int, int, int, bytes], ...]]:
     dictionary = writer.dictionary
-    intervals = _intervals(writer, taker.dots)
+    intervals = writer.dictionary.numbered(taker.dots)
     return _kernel.gone(packed, taker.key, intervals, taker.alive, dictionary.fields, dictionary.authors)

@@ -14,6 +14,8 @@ from fieldsync.errors import Corrupt, DecodeError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fieldsync.context import Context
+
 Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
 Name = tuple[str, str]  # collection, key
 MergeItem = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Removal, ...], Name | None]  # olds, pieces, removals
@@ -48,6 +50,11 @@ class Dictionary:
     def author(self, number: int) -> bytes:
         """The 8 bytes of an author."""
         return self.authors[8 * number : 8 * number + 8]
+
+    def numbered(self, dots: Context) -> list[tuple[int, int, int]]:
+        """A context's intervals as (author id, low, high), ascending; authors that have no id are left out."""
+        ids = self.author_ids
+        return sorted((ids[author], low, high) for author, low, high in dots.intervals() if author in ids)
 
     @property
     def author_count(self) -> int:

@@ -169,7 +169,7 @@ class SQLiteReader:
     def changes(self, scope: int, lacking: Context) -> Iterator[ChangeRow]:
         """The changes of those dots of which anything is held, in the order of their times."""
         sql = f"SELECT author, seq, time, flags, parts, live, entries FROM {OF_DOTS} ORDER BY time, author, seq"
-        return map(_change, self._db.execute(sql, (json.dumps(self._ranges(lacking)), scope)))
+        return map(_change, self._db.execute(sql, (json.dumps(self.dictionary.numbered(lacking)), scope)))
 
     def removals_of(self, scope: int, creations: Iterable[Dot]) -> dict[Incarnation, list[Removal]]:
         """The kept removals of incarnations that those changes created."""
@@ -185,11 +185,7 @@ class SQLiteReader:
     def count_cells(self, scope: int, dots: Context) -> int:
         """How many live cells and kept removals the changes of some dots have, as the index counts them."""
         sql = f"SELECT coalesce(sum(live), 0) FROM {OF_DOTS}"
-        return int(self._db.execute(sql, (json.dumps(self._ranges(dots)), scope)).get)
-
-    def _ranges(self, dots: Context) -> list[tuple[int, int, int]]:
-        ids = self.dictionary.author_ids
-        return [(ids[author], low, high) for author, low, high in dots.intervals() if author in ids]
+        return int(self._db.execute(sql, (json.dumps(self.dictionary.numbered(dots)), scope)).get)
 
     def pair(self, name: bytes) -> Pair | None:
         """What is remembered of a pair."""
