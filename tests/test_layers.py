@@ -21,7 +21,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     *("rebuild", "examine", "verify"),
     *("watch", "replica", "reading", "writing", "trash", "why", "comparing"),
     *("exchange", "giving", "existence", "locating", "taking", "bodies", "messages"),
-    *("greeting", "session", "bundle", "escrow"),
+    *("greeting", "report", "session", "bundle", "escrow"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),
     *("copies", "database", "fieldsync"),

@@ -58,7 +58,7 @@ if typing.TYPE_CHECKING:
     from fieldsync.comparing import Comparison, ScopeComparison
     from fieldsync.examine import Fault, VerifyReport
     from fieldsync.loading import LoadReport
-    from fieldsync.session import Report
+    from fieldsync.report import Report
     from fieldsync.trash import TrashEntry
     from fieldsync.why import Trace, Why
 
@@ -118,7 +118,7 @@ _LATE = {  # few programs need these modules at once
     "Comparison": "fieldsync.comparing",
     "Fault": "fieldsync.examine",
     "LoadReport": "fieldsync.loading",
-    "Report": "fieldsync.session",
+    "Report": "fieldsync.report",
     "ScopeComparison": "fieldsync.comparing",
     "Trace": "fieldsync.why",
     "TrashEntry": "fieldsync.trash",

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from fieldsync.comparing import Comparison
     from fieldsync.examine import VerifyReport
     from fieldsync.loading import LoadReport
+    from fieldsync.report import Report
     from fieldsync.schema import Record, Snapshot
-    from fieldsync.session import Report
     from fieldsync.trash import TrashEntry
     from fieldsync.websocket import Server
     from fieldsync.why import Why

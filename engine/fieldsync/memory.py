@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from fieldsync.session import Report, Session
+from fieldsync.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fieldsync.replica import Replica
+    from fieldsync.report import Report
 
 
 def join(

@@ -22,12 +22,13 @@ from fieldsync.limits import (
     SERVER_SESSIONS_MAX,
     SESSION_SECONDS_MAX,
 )
-from fieldsync.session import Report, Session, refusal
+from fieldsync.session import Session, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fieldsync.replica import Replica
+    from fieldsync.report import Report
 
 QUEUE_FRAMES_MAX = 4  # frames buffered in each direction of a connection
 
