@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-TOPICS = ("build", "open", "edit", "apply", "sketch", "idle", "lone", "bulk", "rejoin", "cuts")
+TOPICS = ("build", "open", "edit", "apply", "sketch", "idle", "lone", "bulk", "rejoin", "move", "cuts")
 
 
 class Result(NamedTuple):

@@ -797,13 +797,14 @@ def widen(list rows not None, tuple wanted not None, tuple defaults not None, co
 
 
 def read_all(bytes data not None, bytes fields not None, bytes authors not None):
-    """Every register and counter of a record, by name; where a name is both, the register."""
+    """Every register and counter by name; where a name is both, the register. Names with _ are not an app's."""
     cdef Fields f = fields_of(fields)
     cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
     cdef Record record = Record(NULL, 0, 0)
     cdef dict out = {}
     cdef dict kinds = {}
     cdef size_t i, j
+    cdef size_t size = 0
     cdef Cell *cell
     try:
         parse_record(data, &record, &f, author_count(authors))
@@ -811,6 +812,8 @@ def read_all(bytes data not None, bytes fields not None, bytes authors not None)
             for j in range(record.incarnations[i].count):
                 cell = &record.incarnations[i].cells[j]
                 if cell.kind & (SIDE_BY_SIDE | HAS_SUB):
+                    continue
+                if field_name(&f, cell.field, &size)[0] == 95 and size:  # "_"
                     continue
                 name = name_of(&f, cell.field)
                 if name in out and kinds[name] <= cell.kind:

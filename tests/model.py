@@ -228,9 +228,10 @@ def read(record: Record, field: str, kind: int, default: Any) -> Any:
 
 
 def read_all(record: Record) -> dict[str, Any]:
-    """Registers and counters by name; where a name has several kinds, the lowest."""
+    """Registers and counters by name; where a name has several kinds, the lowest. Names with _ are not the app's."""
     pairs = sorted({cell.address[:2] for inc in record.values() for cell in inc.cells}, reverse=True)
-    return {f: read(record, f, kind, None) for f, kind in pairs if not kind & (SIDE_BY_SIDE | HAS_SUB)}
+    shown = [(f, kind) for f, kind in pairs if not kind & (SIDE_BY_SIDE | HAS_SUB) and not f.startswith("_")]
+    return {f: read(record, f, kind, None) for f, kind in shown}
 
 
 def add_up(totals: list[Any]) -> Any:
@@ -247,6 +248,28 @@ def add_up(totals: list[Any]) -> Any:
     exponent = min(0, *(int(Decimal(n).as_tuple().exponent) for n in numbers))
     whole = Decimal(int(total * 10**-exponent)).as_tuple()
     return Decimal((whole.sign, whole.digits, exponent))
+
+
+def carry(
+    record: Record, name: Name, born: int, dot: Dot, without: tuple[str, int] | None, late: bool
+) -> tuple[list[Record], int]:
+    """A record under another name: what each of the changes from `dot` on writes, and the lowest time of a cell.
+
+    Not late: the first of them creates it. Late: it lives, and what is carried keeps its times, but for being above it.
+    """
+    changes: list[set[Cell]] = [set()] if not late else []
+    cells = [cell for inc in record.values() for cell in inc.cells if not cell.address.kind & PER_AUTHOR]
+    for address in {cell.address for cell in cells if late or cell.address[:2] != without}:
+        here = sorted((cell for cell in cells if cell.address == address), key=lambda cell: cell.stamp)
+        beside = address.kind & SIDE_BY_SIDE and not address.kind & HAS_SUB
+        for place, cell in enumerate(here if beside else here[-1:]):
+            time = min(max(cell.stamp.time, born + 1), TIME_MAX) if late else born
+            if place == len(changes):
+                changes.append(set())
+            changes[place].add(Cell(address, Stamp(time, dot[0], dot[1] + place), cell.value))
+    times = [cell.stamp.time for some in changes for cell in some]
+    pieces = [{name: Incarnation(None if late or i else born, frozenset(some))} for i, some in enumerate(changes)]
+    return pieces, min(times, default=TIME_MAX)
 
 
 # The packed form ------------------------------------------------------------------------------------------------------

@@ -17,8 +17,15 @@ FIGURES = {
     "edit": {"per_s", "batch_per_s", "growth_x"},
     "apply": {"delta_bytes", "delta_ms", "apply_ms", "first_bytes", "first_s"},
     "sketch": {
-        f"{figure}_{differences}{suffix}"
-        for figure in ("bytes", "bytes_per_difference", "round_trips", "encode_ms", "decode_ms")
+        f"{figure}_{differences}{suffix}{worst}"
+        for figure, *worsts in (
+            ("bytes", "_worst"),
+            ("round_trips", "_worst"),
+            ("bytes_per_difference",),
+            ("encode_ms",),
+            ("decode_ms",),
+        )
+        for worst in ("", *worsts)
         for differences in (10, 100, 1_000, 10_000)
         for suffix in ("", "_x10")
     },
@@ -36,6 +43,9 @@ FIGURES = {
         for figure in ("bytes_over_changes", "round_trips")
         for removals in (10, 100, 1_000)
         for worst in ("", "_worst")
+    },
+    "move": {
+        f"{figure}{worst}" for figure in ("bytes", "bytes_over_entering", "round_trips") for worst in ("", "_worst")
     },
     "cuts": {"bytes_uninterrupted", "bytes_over_uninterrupted", "bytes_over_uninterrupted_worst"},
 }

@@ -9,6 +9,7 @@ import sys
 
 import apsw
 import pytest
+from tests.talking import hands
 
 import fieldsync as fs
 from fieldsync import cli
@@ -413,12 +414,23 @@ def test_sync_names_what_the_peer_does_not_hold(load, run, tmp_path):
     assert "not held by the peer: job/8" in out
 
 
+def test_sync_tells_what_was_damaged(load, run, tmp_path):
+    load()
+    with fs.open(tmp_path / "hub.db", hub=True) as hub, fs.serve(hub) as server:
+        run("sync", "--db", tmp_path / "field.db", server.url)
+        with fs.open(tmp_path / "field.db") as field, hands(field) as db:
+            db.execute("UPDATE fs_scope SET digest=zeroblob(16) WHERE name='job/7'")
+        code, out, _ = run("sync", "--db", tmp_path / "field.db", server.url)
+    assert code == 0
+    assert "damaged, job/7: 1 faults found here; now equal" in out
+
+
 # --- the demo ---
 
 
 def check_demo(code, out):
     assert code == 0
-    assert out.count("   yes  ") == 25
+    assert out.count("   yes  ") == 29
     assert "   NO  " not in out
     assert "to three devices would have cost" in out
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from hashlib import blake2b
+
 import pytest
 
 import fieldsync as fs
@@ -60,6 +63,38 @@ def test_an_escrow_of_what_a_hub_has_is_empty(db, hub, tmp_path):
     db.sync(hub)
     assert db.leave(SCOPE, escrow=tmp_path / "left.bundle").changes == 0
     assert db.scopes() == []
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_a_whole_escrow_brings_the_scope_back_and_a_sync_just_what_changed(db, hub, tmp_path, trimmed):
+    with hub.write() as tx:
+        for key in [f"n-{number}" for number in range(500)]:
+            tx.create("notes", scope=SCOPE, key=key, text=blake2b(key.encode(), digest_size=10).hexdigest())
+    first = db.sync(hub)
+    report = db.leave(SCOPE, escrow=tmp_path / "whole.bundle", whole=True)
+    assert report.bytes > 3_000
+    assert not db.scopes()
+    with hub.write() as tx:
+        tx.delete("notes", "n-0", scope=SCOPE)
+        tx.update("notes", "n-1", scope=SCOPE, text="changed")
+    if trimmed:
+        assert hub.trim(older_than=timedelta(0), keep=0)
+    db.import_bundle(tmp_path / "whole.bundle")
+    assert db["notes"].get("n-0")
+    with db.write() as tx:
+        tx.update("notes", "n-2", scope=SCOPE, text="after it came back")
+    again = db.sync(hub)
+    assert again.bytes_received < first.bytes_received / 5
+    assert (db["notes"].get("n-0"), db["notes"].get("n-1").text) == (None, "changed")
+    assert hub["notes"].get("n-2").text == "after it came back"
+    assert {scope.digest for database in (db, hub) for scope in database.scopes() if scope.name == SCOPE} == {
+        db.scopes()[0].digest
+    }
+
+
+def test_whole_is_about_an_escrow(db):
+    with pytest.raises(ValueError, match="name its file"):
+        db.leave(SCOPE, whole=True)
 
 
 def test_an_escrow_replaces_no_file(db, tmp_path):

@@ -213,7 +213,8 @@ def _write_index(
     names: dict[tuple[int, int, int], tuple[int, str]],
 ) -> None:
     """Enter new changes, and take from older ones the cells that no longer live."""
-    rows = []
+    rows: list[ChangeRow] = []
+    losses: list[tuple[Dot, int]] = []
     for arrival in arrivals:
         known = writer.change(scope.id, arrival.dot) if arrival.may_be_known else None
         gained = batch.live.pop(arrival.dot, 0)
@@ -231,7 +232,9 @@ def _write_index(
         if gained > 0:
             entries = compress(places)
             rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, gained, entries))
-    losses = [(dot, -by) for dot, by in batch.live.items() if by < 0 and dot not in batch.places]
+        elif known:  # what was here of it went with what came
+            losses.append((arrival.dot, known.live))
+    losses += [(dot, -by) for dot, by in batch.live.items() if by < 0 and dot not in batch.places]
     rows.extend(_moved(writer, scope, batch))
     if rows:
         writer.put_changes(scope.id, rows)

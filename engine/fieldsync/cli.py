@@ -125,6 +125,8 @@ def sync(
     )
     if report.refused:
         _say(f"not held by the peer: {', '.join(report.refused)}", "yellow")
+    for mended in report.mended:
+        _say(f"damaged, {mended}", "yellow")
 
 
 @app.command(epilog=_example("fieldsync enter --db field.db job/7 job/8"))
@@ -145,13 +147,19 @@ def leave(
     escrow: Annotated[
         Path | None, typer.Option(help="First write what no hub is known to have into this new bundle.")
     ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Write all of them into it: `fieldsync import-bundle` brings them back."),
+    ] = False,
 ) -> None:
     """Hold scopes no longer: their records go from this file, and stay wherever else they are."""
     from fieldsync.progress import bar_of_bytes
 
     with fieldsync.open(db) as database, bar_of_bytes(escrow.name) if escrow else nullcontext() as progress:
-        report = database.leave(*scopes, lose_pending=lose_pending, escrow=escrow, progress=progress)
-    if report is not None:
+        report = database.leave(*scopes, lose_pending=lose_pending, escrow=escrow, whole=whole, progress=progress)
+    if report is not None and whole:
+        _say(f"{report.changes:,} changes are in {escrow}: import it to hold the scopes again")
+    elif report is not None:
         _say(f"{report.changes:,} changes that no hub is known to have are in {escrow}: import it at a hub")
     _say(f"left: {', '.join(scopes)}")
 

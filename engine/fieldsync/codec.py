@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any
 
 from fieldsync._native import codec as _kernel
@@ -10,6 +11,7 @@ from fieldsync.errors import DecodeError
 
 __all__ = [
     "Unknown",
+    "add",
     "conforms",
     "create",
     "decode",
@@ -18,9 +20,13 @@ __all__ = [
     "read",
     "read_all",
     "stamps",
+    "subtract",
     "widen",
     "write",
 ]
+
+EXACT = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)  # sums and differences of Decimals are not rounded
+Number = int | float | Decimal
 
 
 def encode(value: Any) -> bytes:
@@ -34,3 +40,17 @@ def decode(data: bytes) -> Any:
         return _kernel.decode(data)
     except ValueError as error:
         raise DecodeError(str(error)) from None
+
+
+def add(a: Number, b: Number) -> Number:
+    """The sum of two numbers, exact for int and Decimal; of a float and a Decimal it is a Decimal."""
+    if isinstance(a, Decimal) or isinstance(b, Decimal):
+        return EXACT.add(Decimal(a), Decimal(b))
+    return a + b
+
+
+def subtract(a: Number, b: Number) -> Number:
+    """The difference of two numbers, as `add`."""
+    if isinstance(a, Decimal) or isinstance(b, Decimal):
+        return EXACT.subtract(Decimal(a), Decimal(b))
+    return a - b

@@ -173,6 +173,7 @@ class Database:
         *scopes: str,
         lose_pending: bool = False,
         escrow: str | os.PathLike[str] | None = None,
+        whole: bool = False,
         progress: Callable[[BundleReport], object] | None = None,
     ) -> BundleReport | None:
         """Hold these scopes no longer: their records go from this file, and stay wherever else they are.
@@ -180,13 +181,19 @@ class Database:
         NotDelivered while a hub is not known to have all that is here, other devices' changes included: sync with it
         first. lose_pending: leave all the same, and lose what nobody else has. escrow: the path of a new bundle into
         which what no hub is known to have is written before the scopes go; a hub takes it by import_bundle.
+        whole: write all of the scopes into it, so that import_bundle brings them back as they were, and the next sync
+        just what has changed since.
         """
+        if escrow is None and whole:
+            raise ValueError("whole=True is about an escrow: name its file")
         if escrow is None:
             self.replica.leave(list(scopes), lose_pending=lose_pending)
             return None
         from fieldsync.escrow import leave_with_escrow
 
-        return leave_with_escrow(self.replica, list(scopes), escrow, lose_pending=lose_pending, progress=progress)
+        return leave_with_escrow(
+            self.replica, list(scopes), escrow, lose_pending=lose_pending, whole=whole, progress=progress
+        )
 
     def trim(
         self, *scopes: str, older_than: timedelta = timedelta(milliseconds=REMOVALS_KEPT_MS), keep: int | None = None

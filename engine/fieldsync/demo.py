@@ -123,6 +123,7 @@ def run(console: Console, *, rows: int | None = None, folder: Path | None = None
         first = _first_sync(teller, story, hub, devices)
         _offline_edits(teller, story, hub, devices)
         _converge(teller, story, hub, devices)
+        _move(teller, story, hub, devices)
         back = _absence(teller, story, hub, devices)
         year = _forgetful_year(teller, story, hub, devices)
         _damage(teller, story, hub, devices)
@@ -205,6 +206,24 @@ def _converge(teller: _Teller, story: Story, hub: Device, devices: dict[str, Dev
     scope = story.scopes["ben"][0]
     states = [device.scopes()[scope] for device in (hub, devices["ada"], devices["ben"])]
     teller.check(f"hub, ada and ben hold the same {scope}", states[0] == states[1] == states[2])
+
+
+def _move(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> None:
+    teller.step("A record changes territory, while Ben, who has not heard of it, edits it")
+    ada, ben, (old, new) = devices["ada"], devices["ben"], story.scopes["ada"]
+    key, field, mark = ada.keys(story.collection, old, 2)[1], story.notes[0], "written before the move was known"
+    ada.move(story.collection, old, key, new)
+    ben.update(story.collection, old, [(key, {field: mark})])
+    teller.say(f"   Ada asks for {key} to go from {old} to {new}; Ben writes {field}")
+    url = hub.serve()
+    teller.syncs([(f"{name} <-> hub", devices[name].sync(url)) for name in ("ada", "ben", "ada", "ben")])
+    homes = [scope for scope in (old, new) if hub.read(story.collection, scope, key)]
+    teller.check(f"it lives once, in {new}", homes == [new])
+    teller.check("Ben, who does not hold that, has it no more", ben.read(story.collection, old, key) is None)
+    read = [(device.read(story.collection, new, key) or {}).get(field) for device in (hub, ada)]
+    teller.check("what Ben wrote has followed it", read == [mark, mark])
+    states = [[device.scopes()[scope] for scope in (old, new)] for device in (hub, ada)]
+    teller.check(f"hub and ada hold the same {old} and {new}", states[0] == states[1])
 
 
 def _absence(teller: _Teller, story: Story, hub: Device, devices: dict[str, Device]) -> int:

@@ -103,6 +103,15 @@ class Device:
         """Delete records, in one transaction."""
         self._ask(do="delete", collection=collection, scope=scope, keys=keys)
 
+    def move(self, collection: str, scope: str, key: str, to: str) -> None:
+        """Ask for a record to be moved to another scope."""
+        self._ask(do="move", collection=collection, scope=scope, key=key, to=to)
+
+    def why(self, collection: str, key: str) -> str:
+        """Why a record is here or is not."""
+        text: str = self._ask(do="why", collection=collection, key=key)
+        return text
+
     def trim(self) -> int:
         """Forget all removals that may be forgotten; how many changes that were."""
         count: int = self._ask(do="trim")
@@ -184,6 +193,13 @@ class _Child:
         with self._database.write() as tx:
             for key in keys:
                 tx.delete(collection, key, scope=scope)
+
+    def _move(self, collection: str, scope: str, key: str, to: str) -> None:
+        with self._database.write() as tx:
+            tx.move(collection, key, scope=scope, to=to)
+
+    def _why(self, collection: str, key: str) -> str:
+        return str(self._database.why(collection, key))
 
     def _trim(self) -> int:
         return self._database.trim(older_than=timedelta(0), keep=0)

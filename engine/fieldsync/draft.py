@@ -1,15 +1,15 @@
 """Drafts: what a transaction does to one record, until it is told to the store."""
 
 from collections.abc import Mapping
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Any, Final
 
+from fieldsync import codec
 from fieldsync.schema import Collection, Field
 from fieldsync.values import Number, Value
 
 CONTAINERS = (list, dict)  # values that an app may change in place
 _CONTAINER_TYPES = frozenset(CONTAINERS)
-EXACT = Context(prec=5000)  # differences of Decimals are not rounded
 
 
 class Draft:
@@ -98,6 +98,6 @@ def increment(field: Field, before: Any, after: Any) -> Number:
         label = f"{field.collection}.{field.name}"
         raise TypeError(f"{label} counts in {type(before).__name__} already, got {type(after).__name__}")
     if isinstance(after, Decimal) or isinstance(before, Decimal):
-        return EXACT.subtract(Decimal(after), Decimal(before))
+        return codec.subtract(after, before)
     difference: Any = field.check(after - before)
     return difference  # type: ignore[no-any-return]

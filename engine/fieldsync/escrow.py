@@ -25,9 +25,10 @@ def leave_with_escrow(
     path: str | os.PathLike[str],
     *,
     lose_pending: bool = False,
+    whole: bool = False,
     progress: Callable[[BundleReport], object] | None = None,
 ) -> BundleReport:
-    """Write what no hub is known to have of scopes into a new bundle, then erase them, all or none.
+    """Write what no hub is known to have of scopes, or all if whole, into a new bundle; then erase them, all or none.
 
     FileExistsError rather than replacing another escrow; NotFound; NotDelivered where more was written meanwhile,
     unless that may be lost.
@@ -41,7 +42,8 @@ def leave_with_escrow(
             if scope is None:
                 raise NotFound(f"the scope {name!r} is not held here")
             delivered[name], packed[name] = Context(scope.delivered), reader.context(scope.id)
-    report = bundle.replace_file(path, lambda file: bundle.write(replica, file, scopes, delivered, progress))
+    bases = {} if whole else delivered
+    report = bundle.replace_file(path, lambda file: bundle.write(replica, file, scopes, bases, progress))
     _keep_name(Path(path))
     with replica.writing() as batch:
         for name in scopes:

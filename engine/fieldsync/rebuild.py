@@ -40,15 +40,6 @@ class Held(NamedTuple):
         return self.collection, self.id
 
 
-class Birth(NamedTuple):
-    """The head of an incarnation in a packed record; time 0 where its existence cell is not there."""
-
-    author: int
-    seq: int
-    n: int
-    time: int
-
-
 class Living(NamedTuple):
     """Where a change has cells: how many, the index's entries, and (row, time) of what it created."""
 
@@ -113,8 +104,8 @@ class Tally:
         counts, difference = weigh(self._dictionary, self._key, some)
         self.digest = record.add_digests(self.digest, difference)
         for one, shares in zip(some, counts, strict=True):
-            born = {} if one.orphan else {birth[:2]: birth for birth in births(one.packed)}
-            nothing = Birth(0, 0, -1, 0)
+            born = {} if one.orphan else {birth[:2]: birth for birth in record.births(one.packed)}
+            nothing = record.Birth(0, 0, -1, 0)
             self._places.add(
                 (author, seq, *one.place, birth.n, cells, birth.time)
                 for author, seq, cells in shares
@@ -137,28 +128,6 @@ def weigh(dictionary: Dictionary, key: bytes, some: list[Held]) -> tuple[list[re
     items: list[record.MergeItem] = [((), (one.packed,), (), one.name) for one in some]
     outcomes, difference = record.merge_all(dictionary, key, items)
     return [outcome[3] if outcome else () for outcome in outcomes], difference
-
-
-def births(packed: bytes) -> list[Birth]:
-    """The heads of the incarnations in a packed record, which a kernel has found readable."""
-    found, at = [], 0
-    while at < len(packed):
-        size, at = _varint(packed, at)
-        end, alive = at + size, packed[at]
-        author, inner = _varint(packed, at + 1)
-        seq, inner = _varint(packed, inner)
-        n, inner = _varint(packed, inner)
-        found.append(Birth(author, seq, n, int.from_bytes(packed[inner : inner + 8]) if alive else 0))
-        at = end
-    return found
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while data[at] & 0x80:
-        value |= (data[at] & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-    return value | data[at] << shift, at + 1
 
 
 def misfits(reader: Reader, some: list[Held]) -> list[Held]:

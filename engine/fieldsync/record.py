@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import codec
 from fieldsync._native import merge
@@ -23,6 +23,15 @@ WriteItem = tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...
 Orphan = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and its packed cells
 Events = tuple[tuple[int, int, int], ...]  # (author id, seq, by): live cells gained or lost by a change
 Outcome = tuple[bytes, tuple[Orphan, ...], tuple[int, ...], Events]  # live, orphans, changed fields, events
+
+
+class Birth(NamedTuple):
+    """The head of an incarnation in a packed record; time 0 where its existence cell is not there."""
+
+    author: int
+    seq: int
+    n: int
+    time: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +150,40 @@ def incarnations(dictionary: Dictionary, records: list[bytes]) -> list[list[tupl
         return codec.incarnations(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
+
+
+def births(packed: bytes) -> list[Birth]:
+    """The heads of the incarnations in a packed record, which a kernel has found readable."""
+    found, at = [], 0
+    while at < len(packed):
+        size, at = _varint(packed, at)
+        end, alive = at + size, packed[at]
+        author, inner = _varint(packed, at + 1)
+        seq, inner = _varint(packed, inner)
+        n, inner = _varint(packed, inner)
+        found.append(Birth(author, seq, n, int.from_bytes(packed[inner : inner + 8]) if alive else 0))
+        at = end
+    return found
+
+
+def incarnation(packed: bytes, name: tuple[int, int, int]) -> bytes | None:
+    """The part of a packed record, which a kernel has found readable, that is one incarnation; None without it."""
+    at = 0
+    while at < len(packed):
+        size, inner = _varint(packed, at)
+        one = packed[at : inner + size]
+        if births(one)[0][:3] == name:
+            return one
+        at = inner + size
+    return None
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[at] & 0x80:
+        value |= (data[at] & 0x7F) << shift
+        shift, at = shift + 7, at + 1
+    return value | data[at] << shift, at + 1
 
 
 def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tuple[list[Outcome | None], bytes]:

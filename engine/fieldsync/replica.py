@@ -13,7 +13,8 @@ from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import NotFound
 from fieldsync.leaving import leave
-from fieldsync.limits import REMOVALS_KEPT_MAX, REMOVALS_KEPT_MS, TRIM_PAUSE_MS
+from fieldsync.limits import FORWARDS_KEPT_MS, FORWARDS_MAX, REMOVALS_KEPT_MAX, REMOVALS_KEPT_MS, TRIM_PAUSE_MS
+from fieldsync.moving import settle
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
@@ -71,12 +72,17 @@ class Replica:
         wall_ms: Callable[[], int] = clock.now_ms,
         mint: Callable[[], bytes] = mint_name,
         trust: Callable[[bytes, bool], Trust] = trust_all,
+        owns: Callable[[str], bool] = lambda _: True,
     ) -> None:
-        """trust: (a peer's replica id, whether it says that it is a hub) -> what it may do here."""
+        """trust: (a peer's replica id, whether it says that it is a hub) -> what it may do here.
+
+        owns: of which scopes this, if it is a hub, executes the moves; there must be one such hub for each.
+        """
         self.store = store
         self.wall_ms = wall_ms
         self.mint = mint
         self.trust = trust
+        self.owns = owns
         with store.reading() as reader:
             self.id: bytes = reader.meta("replica")
             self.takes_all = takes_all or bool(reader.meta("takes_all"))
@@ -97,6 +103,9 @@ class Replica:
                 batch = WriteBatch(writer)
                 yield batch
                 batch.land(self.wall_ms(), self.mint)
+                if self.takes_all:
+                    for news in settle(writer, batch.touched, self.owns, self.wall_ms(), self.mint):
+                        batch.note(*news)
                 dots = batch.dots
                 self._tell(dots)  # before others can see them in the file
         except BaseException:
@@ -118,7 +127,7 @@ class Replica:
         return count
 
     def tidy(self) -> int:
-        """Forget old removals where this is a hub, at most once per TRIM_PAUSE_MS; returns how many changes went.
+        """Forget old removals and moves where this is a hub, at most once per TRIM_PAUSE_MS; how many changes went.
 
         To be called where there is time, such as at the end of a session.
         """
@@ -129,6 +138,7 @@ class Replica:
             return 0
         with self.store.writing() as writer:
             writer.set_meta("tidied", now_ms)
+            writer.forget_forwards(now_ms - FORWARDS_KEPT_MS, FORWARDS_MAX)
         return self.trim(None, before_ms=now_ms - REMOVALS_KEPT_MS, keep=REMOVALS_KEPT_MAX)
 
     def leave(self, scopes: list[str], *, lose_pending: bool = False) -> None:

@@ -106,8 +106,8 @@ class LocalChange:
 
     def create(self, creations: list[Creation], wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         """Land records at once, none of whose keys lives here. A LimitExceeded or TypeError leaves nothing written."""
-        scope = self._with_author(mint)
-        time = clock.tick(scope.time, wall_ms)
+        scope = self.begin(wall_ms, mint)
+        time = scope.time
         dot = (scope.author, scope.seq + 1)
         shapes = {
             fields: tuple(self.writer.field_ids(fields)) for fields in dict.fromkeys(one.fields for one in creations)
@@ -123,7 +123,7 @@ class LocalChange:
                 news[one.collection] = NewRecords(arrival, one.collection, one.collection_name, [])
             news[one.collection].records.append((n, one.key, piece))
         self.writer.account_own(scope.id, *dot)
-        scope, touched = land_new(self.writer, scope._replace(time=time, seq=dot[1]), list(news.values()))
+        scope, touched = land_new(self.writer, scope._replace(seq=dot[1]), list(news.values()))
         self._landed(scope, 1)
         return touched
 
@@ -135,8 +135,8 @@ class LocalChange:
             return []
         if not removing and all(p.creates and p.row is None for p in writing):
             return self.create([p.as_creation() for p in writing], wall_ms, mint)
-        scope = self._with_author(mint)
-        time = clock.tick(scope.time, wall_ms)
+        scope = self.begin(wall_ms, mint)
+        time = scope.time
         targets: dict[tuple[int, str], Target] = {}
         arrivals = []
         if removing:
@@ -146,8 +146,17 @@ class LocalChange:
             scope = scope._replace(seq=scope.seq + 1)
             grouped = GROUPED if removing else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
+        return self.put(scope, list(targets.values()), arrivals)
+
+    def begin(self, wall_ms: int, mint: Callable[[], bytes]) -> Scope:
+        """The scope with an author, at the time of what is written next; for `put`, which saves it."""
+        scope = self._with_author(mint)
+        return scope._replace(time=clock.tick(scope.time, wall_ms))
+
+    def put(self, scope: Scope, targets: list[Target], arrivals: list[Arrival]) -> list[Touched]:
+        """Land own changes, whose last number the scope has; returns the records touched."""
         self.writer.account_own(scope.id, scope.author, scope.seq)
-        scope, touched = land(self.writer, scope._replace(time=time), list(targets.values()), arrivals)
+        scope, touched = land(self.writer, scope, targets, arrivals)
         self._landed(scope, len(arrivals))
         return touched
 

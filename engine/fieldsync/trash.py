@@ -76,7 +76,7 @@ def _is(entry: TrashEntry, row: TrashRow, scope: Scope) -> bool:
 def _fields(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], Any]:
     """The values of a packed record by (field, kind), as a new record is written."""
     (stamps,) = record.stamps(dictionary, [packed])
-    pairs = sorted({(name, kind) for name, kind, *_ in stamps if kind in KINDS.values()})
+    pairs = sorted({(name, kind) for name, kind, *_ in stamps if kind in KINDS.values() and not name.startswith("_")})
     wanted = tuple(dictionary.field_ids[pair] for pair in pairs)
     values = record.read(dictionary, packed, wanted, (0,) * len(wanted))
     is_counter = KINDS["counter"]

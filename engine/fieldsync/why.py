@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fieldsync import clock, leaving, record
 from fieldsync.context import Context
-from fieldsync.rebuild import Held, births, weigh
+from fieldsync.moving import wish_of
+from fieldsync.rebuild import Held, weigh
 from fieldsync.trash import to_datetime
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Trace:
     pending: int  # those that no hub is known to have
     provisional: int  # those of which a part may be missing until a sync is complete
     late: int  # cells that came for incarnations which are gone, or have not come
+    wished: str | None  # the scope that it is to move to, once the hub has heard of that
+    moved: str | None  # the scope that this file, a hub, has moved it to
 
     @property
     def is_here(self) -> bool:
@@ -54,7 +57,7 @@ class Trace:
         return bool(self.created)
 
     def __bool__(self) -> bool:
-        return bool(self.created or self.removed or self.dropped or self.late)
+        return bool(self.created or self.removed or self.dropped or self.late or self.moved)
 
     def sentences(self) -> Iterator[str]:
         """The same in words."""
@@ -65,6 +68,10 @@ class Trace:
             yield "Devices created the key apart, so it reads as one record of them all."
         for deed in self.removed:
             yield f"{'An earlier record of that key' if self.is_here else 'It'} was deleted {deed}."
+        if self.moved:
+            yield f"{'An earlier record of that key' if self.is_here else 'It'} was moved to scope {self.moved!r}."
+        if self.wished:
+            yield f"It is to move to scope {self.wished!r}, as soon as the hub has heard of that."
         if self.dropped:
             yield f"It went on {self.dropped:%Y-%m-%d %H:%M:%S} UTC because a peer had it no more; the trash has it."
         if self.late:
@@ -161,11 +168,13 @@ class _Tracer:
 
         return Trace(
             scope.name,
-            tuple(deed(birth[:2], birth.time) for row in rows for birth in births(row.packed)),
+            tuple(deed(birth[:2], birth.time) for row in rows for birth in record.births(row.packed)),
             tuple(deed(dot, time) for dot, time in reader.removals_of_key(scope.id, self._collection, key)),
             self._dropped.get(scope.id),
             len(dots),
             sum(pending.covers(*dot) for dot in dots),
             len(provisional.intersection(dots)),
             sum(map(len, record.stamps(dictionary, late))),
+            next((wish for row in rows if (wish := wish_of(dictionary, row.packed)) != scope.name), None),
+            forward.target if (forward := reader.forward_of(scope.id, self._collection, key)) else None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from fieldsync.carrying import WISH
 from fieldsync.draft import Draft
 from fieldsync.errors import AlreadyExists, DataError
 from fieldsync.reading import find, only, values_of
@@ -41,6 +42,7 @@ class Transaction:
         self._generate_key = generate_key
         self._created: dict[Draft, Pending] = {}
         self._found: dict[Draft, Row] = {}
+        self._wishes: dict[Draft, str] = {}  # scopes to move to
         self._numbers: dict[str, int] = {}  # of collections
         self._drafts: dict[tuple[str, str], dict[str, Draft | None]] = {}  # (collection, key) -> scope -> None: deleted
 
@@ -86,12 +88,24 @@ class Transaction:
         self._drafts[collection.name, key][draft.record.scope] = None
         draft.close()
 
+    def move(self, of: type[Record] | str, /, key: str, *, to: str, scope: str | None = None) -> None:
+        """Ask for a record to be moved to another scope. NotFound, AmbiguousKey as get.
+
+        The hub does it, as soon as it has heard of it: at a hub when the transaction ends, elsewhere with a sync. Until
+        then the record stays where it is, can be edited, and db.why(...) tells of the wish; to="where it is" takes it
+        back. What others write meanwhile follows the record.
+        """
+        check_names(to, key)
+        self._wishes[self._draft(self._collection(of), key, scope)] = to
+
     def collect(self) -> None:
         """Hand what the drafts were given to the write transaction."""
         for draft in self._open_drafts():
             changes = draft.changes()
             fields = dict(zip(_as_registers(tuple(changes)), changes.values(), strict=True))
             fields |= {(name, KINDS["counter"]): amount for name, amount in draft.increments().items()}
+            if draft in self._wishes:
+                fields[WISH] = self._wishes[draft]
             if fields:
                 pending = self._created.get(draft)
                 if pending is None:

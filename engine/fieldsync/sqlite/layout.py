@@ -41,15 +41,25 @@ CREATE TABLE fs_pair(
     id BLOB PRIMARY KEY, replica BLOB NOT NULL, names TEXT NOT NULL, states BLOB NOT NULL, is_hub INTEGER NOT NULL,
     was_hub INTEGER NOT NULL, wall_ms INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE fs_agreed(scope INTEGER, pair BLOB, context BLOB NOT NULL, PRIMARY KEY(scope, pair)) WITHOUT ROWID;
+CREATE TABLE fs_begun(
+    id INTEGER PRIMARY KEY, scope INTEGER NOT NULL UNIQUE, cells INTEGER NOT NULL, body BLOB NOT NULL);
 CREATE TABLE fs_trash(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, collection INTEGER NOT NULL, key TEXT NOT NULL,
     cells BLOB NOT NULL, wall_ms INTEGER NOT NULL);
+CREATE TABLE fs_forward(
+    scope INTEGER, author INTEGER, seq INTEGER, n INTEGER, target TEXT NOT NULL, heir_author INTEGER NOT NULL,
+    heir_seq INTEGER NOT NULL, heir_n INTEGER NOT NULL, collection INTEGER NOT NULL, key TEXT NOT NULL,
+    totals BLOB NOT NULL, wall_ms INTEGER NOT NULL, PRIMARY KEY(scope, author, seq, n)) WITHOUT ROWID;
+CREATE INDEX fs_forward_key ON fs_forward(scope, collection, key);
 CREATE TABLE fs_orphan(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL,
     collection INTEGER NOT NULL, key TEXT, cells BLOB NOT NULL, UNIQUE(scope, author, seq, n));
 """
 
-SCOPED_TABLES = ("fs_context", "fs_provisional", "fs_change", "fs_removal", "fs_trash", "fs_orphan", "fs_agreed")
+SCOPED_TABLES = (
+    *("fs_context", "fs_provisional", "fs_change", "fs_removal", "fs_trash", "fs_orphan"),
+    *("fs_agreed", "fs_begun", "fs_forward"),
+)
 
 
 def record_table(collection: int) -> str:

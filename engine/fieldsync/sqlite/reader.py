@@ -12,6 +12,7 @@ from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.limits import SCAN_ROWS_TARGET
 from fieldsync.query import quote
+from fieldsync.sqlite.forwards import ForwardsReader
 from fieldsync.sqlite.layout import load_entries, record_table
 from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
 
@@ -29,7 +30,7 @@ OF_DOTS = (
 )  # the changes of ranges of an author's numbers
 
 
-class SQLiteReader:
+class SQLiteReader(ForwardsReader):
     """One read transaction; see store.Reader."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection, begin: str) -> None:
@@ -197,6 +198,11 @@ class SQLiteReader:
         """The context of a scope that both of a pair had when they last met."""
         row = self._db.execute("SELECT context FROM fs_agreed WHERE scope=? AND pair=?", (scope, pair)).fetchone()
         return Context(row[0]) if row else None
+
+    def begun(self, scope: int) -> tuple[int, bytes] | None:
+        """What came of the body of a chunk that a cut link broke off, and the giver's number for its size."""
+        row = self._db.execute("SELECT cells, body FROM fs_begun WHERE scope=?", (scope,)).fetchone()
+        return (row[0], row[1]) if row else None
 
     def removing(self, scope: int) -> list[ChangeRow]:
         """The changes of kept removals, in the order of their times."""

@@ -13,8 +13,16 @@ import apsw
 from fieldsync import record
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt, LimitExceeded, SchemaError
-from fieldsync.limits import FIELDS_MAX, PAIR_BYTES_MAX, PAIRS_MAX, TRASH_KEPT_MS, TRASH_ROWS_MAX
+from fieldsync.limits import (
+    BEGUN_CHUNKS_MAX,
+    FIELDS_MAX,
+    PAIR_BYTES_MAX,
+    PAIRS_MAX,
+    TRASH_KEPT_MS,
+    TRASH_ROWS_MAX,
+)
 from fieldsync.query import column_value, quote
+from fieldsync.sqlite.forwards import ForwardsWriter
 from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
 from fieldsync.sqlite.reader import OF_SCOPES, SQLiteReader
 from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Pair, Row, Scope, TrashRow
@@ -43,11 +51,12 @@ def _form(row: CollectionRow) -> _Form:
     return _Form(row, record_table(row.id))
 
 
-class SQLiteWriter(SQLiteReader):
+class SQLiteWriter(SQLiteReader, ForwardsWriter):
     """The write transaction; see store.Writer."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
-        super().__init__(store, connection, "BEGIN IMMEDIATE")
+        SQLiteReader.__init__(self, store, connection, "BEGIN IMMEDIATE")
+        ForwardsWriter.__init__(self)
         self.issued: dict[int, tuple[int, int]] = {}  # scope -> (author, seq) of the own last change made in it
 
     def commit(self) -> None:
@@ -255,6 +264,17 @@ class SQLiteWriter(SQLiteReader):
         """Remember the context of a scope that both of a pair have now."""
         self._db.execute("INSERT OR REPLACE INTO fs_agreed VALUES(?, ?, ?)", (scope, pair, context.data))
 
+    def put_begun(self, scope: int, cells: int, body: bytes) -> None:
+        """Keep what came of the body of a chunk, in place of an earlier one; of very many scopes, the latest."""
+        self.drop_begun(scope)
+        self._db.execute("INSERT INTO fs_begun VALUES(NULL, ?, ?, ?)", (scope, cells, body))
+        oldest = "SELECT id FROM fs_begun ORDER BY id DESC LIMIT -1 OFFSET ?"
+        self._db.execute(f"DELETE FROM fs_begun WHERE id IN ({oldest})", (BEGUN_CHUNKS_MAX,))
+
+    def drop_begun(self, scope: int) -> None:
+        """Forget what was begun: a chunk has landed, and the next one is another."""
+        self._db.execute("DELETE FROM fs_begun WHERE scope=?", (scope,))
+
     def put_trash(self, rows: list[TrashRow]) -> None:
         """Keep records that went for a while; of very many, the latest."""
         if not rows:
@@ -278,6 +298,7 @@ class SQLiteWriter(SQLiteReader):
             "collection=max(collection, excluded.collection), key=coalesce(excluded.key, key)",
             (scope, *orphan.incarnation, orphan.collection, orphan.key, orphan.packed),
         )
+        self.note_headless(scope, orphan.incarnation)
         sql = "SELECT id FROM fs_orphan WHERE scope=? AND author=? AND seq=? AND n=?"
         return int(self._db.execute(sql, (scope, *orphan.incarnation)).get)
 
@@ -308,6 +329,7 @@ class SQLiteWriter(SQLiteReader):
         self, scope: int, dot: Dot, removals: list[Removal], names: dict[Incarnation, tuple[int, str]]
     ) -> None:
         """Keep the removals that one change made, with (collection, key) of the records they hit where it is known."""
+        self.note_removed(scope, removals)
         self._db.executemany(
             "INSERT OR REPLACE INTO fs_removal VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
