@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import apsw
 from tests.simulation import cells
 from tests.simulation.audit import audit
 
@@ -18,7 +20,7 @@ from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NOW_MS = 1_700_000_000_000
 
@@ -79,6 +81,17 @@ def state(replica: Replica) -> dict[str, State]:
 class Order(fs.Record, table="orders"):
     status: str = fs.field(default="open", index=True)
     hours: fs.Counter = 0
+
+
+@contextmanager
+def hands(db: Database) -> Iterator[apsw.Connection]:
+    """SQL at the tables, as no app has it."""
+    connection = apsw.Connection(db.path)
+    try:
+        with connection:
+            yield connection
+    finally:
+        connection.close()
 
 
 def make_files(folder: Path) -> Path:

@@ -108,7 +108,7 @@ class ConnectionFailed(SyncError, ConnectionError):
 
 
 class DigestMismatch(SyncError):
-    """Equal contexts with unequal content: damage or a bug."""
+    """Equal contexts with unequal content, which the session could not mend: damage or a bug."""
 
 
 class MissingDependency(FieldsyncError, ImportError):

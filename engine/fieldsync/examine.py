@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import apsw
-
-from fieldsync import changes, record
 from fieldsync.apply import expand
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt, DecodeError
 from fieldsync.limits import FAULTS_KEPT, SEQ_MAX
-from fieldsync.rebuild import Held, Tally, births, has_facts, held_rows, indexed, is_behind, misfits
+from fieldsync.rebuild import Held, Tally, has_facts, held_rows, indexed, is_behind, misfits
+from fieldsync.sound import UNREADABLE, are_sound, travel_removals
 from fieldsync.store import HEADLESS
 
 if TYPE_CHECKING:
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 REBUILT = "rebuilt from the cells"
 FETCHED = "fetched back by the next syncs"
 LEFT = "cannot be mended from this file alone"
-UNREADABLE = (Corrupt, DecodeError, ValueError, TypeError, LookupError, apsw.CorruptError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +92,8 @@ class Loss:
     is_context_damaged: bool = False
     is_unreadable: bool = False
     is_sum: bool = False  # whether the digest is that of the cells
+    is_doubted: bool = False  # a replica with the same changes has others: so the index is believed where cells lack
+    condemned: frozenset[tuple[int, int]] = frozenset()  # places of rows that have to go, however sound
 
     @property
     def is_any(self) -> bool:
@@ -122,8 +121,11 @@ class Examiner:
         self._tell = tell
         self._tally = Tally(reader.dictionary, scope)
         self._misfits: list[Held] = []
+        self._orphans: dict[Dot, dict[int, Held]] = {}  # by the dot and the number of their incarnation
         self._unknown: set[tuple[int, int]] = set()  # places of cells that the index does not know
         self._lacking: set[tuple[int, int]] = set()  # places of which the index knows more cells than are there
+        self._surplus: set[tuple[int, int]] = set()  # places of changes that have more cells than the index counts
+        self._short: set[tuple[int, int]] = set()  # and fewer
 
     def fault(self, what: str, remedy: str, row: Held | None = None) -> None:
         """Report what is wrong with a row, or with the scope."""
@@ -148,8 +150,15 @@ class Examiner:
     # --- rows ---
 
     def _look_at(self, some: list[Held]) -> None:
-        sound = self._sound(some)
+        condemned = self._loss.condemned
+        sound = self._sound([one for one in some if one.place not in condemned])
+        for one in some if condemned else ():
+            if one.place in condemned:
+                self._lose(one, "the record is not what others made of the same changes")
         self._tally.add(sound)
+        for one in sound:
+            if one.orphan:
+                self._orphans.setdefault(one.orphan[:2], {})[one.orphan[2]] = one._replace(packed=b"")
         self._misfits += [one._replace(packed=b"") for one in misfits(self._reader, sound)]
         self._report.records += len(some) if some and not some[0].orphan else 0
         if self._tell:
@@ -216,6 +225,7 @@ class Examiner:
         known = Context.of((name(author), seq, seq) for author, seq, _ in self._reader.givers(self._scope.id))
         known = known | loss.context
         gone = 0
+        is_amiss = self._loss.is_doubted or not is_sum
         for one in indexed(self._reader, self._scope, self._tally):
             self._report.changes += 1
             is_known = known.covers(name(one.dot[0]), one.dot[1])
@@ -223,22 +233,30 @@ class Examiner:
                 self.fault(f"{self._named(one)} is held and not accounted for", FETCHED)
                 loss.dots.append(one.dot)
             self._look_at_removals(one, is_known)
+            self._look_at_orphans(one)
             self._look_at_change(one, is_sum)
             live = one.living.cells if one.living else len(one.removals)
-            if one.change and one.change.live > live and (loss.rows or not is_sum):
+            if one.change and one.change.live > live and (loss.rows or is_amiss):
                 loss.dots.append(one.dot)
                 gone += one.change.live - live
             elif one.change and live == one.change.parts:
                 loss.keep(one.dot)
-            if not is_sum:
+            if is_amiss:
                 self._compare_places(one, live, is_known)
         self._judge_places()
         if gone and not loss.rows:
             self.fault(f"up to {gone} cells are gone that the change index counts", FETCHED)
         return gone
 
+    def _look_at_orphans(self, one: Indexed) -> None:
+        """Cells that are held without their record, though it is here."""
+        orphans = self._orphans.get(one.dot, {})
+        for entry, _ in one.living.born if one.living and orphans else ():
+            if entry.n in orphans:
+                self._lose(orphans[entry.n], "cells are held apart from their record, which is here")
+
     def _compare_places(self, one: Indexed, live: int, is_known: bool) -> None:
-        """Note the rows in which a change lives unknown to the index, and those in which it lacks cells."""
+        """Note rows in which a change lives unknown to the index, or too much, and those in which it lacks cells."""
         here = places(one.living.entries) if one.living else set()
         told = places(one.change.entries) if one.change and not one.change.flags & REMOVING else set()
         self._unknown |= here - told
@@ -246,10 +264,13 @@ class Examiner:
             self._lacking |= here  # of a change that was never taken
         elif one.change and one.change.live > live:
             self._lacking |= told - here
+            self._short |= told
+        elif one.change and one.change.live < live:
+            self._surplus |= here
 
     def _judge_places(self) -> None:
         """Rows that, by the index, lack cells of one change and have too many of another: their names are damaged."""
-        lost = self._unknown & self._lacking - self._loss.rows.keys()
+        lost = (self._unknown & self._lacking | self._surplus & self._short) - self._loss.rows.keys()
         names = {row.id: row.name for row in self._reader.collections()}
         for collection, number in sorted(lost):
             if collection == HEADLESS:
@@ -295,7 +316,7 @@ class Examiner:
             named = {(run.collection, run.n, run.row + i) for run in one.change.entries for i in range(run.count)}
         if kept and (one.living or not (one.change or is_known)):
             what, wrong = "holds removals that it cannot have made", kept
-        elif not _travel_removals(self._reader, one):
+        elif not travel_removals(self._reader, one):
             what, wrong = "holds a removal that is damaged", kept
         elif named - kept:
             what, wrong = "lost removals that the change index names", kept - named
@@ -307,52 +328,6 @@ class Examiner:
 
     def _named(self, one: Indexed) -> str:
         return f"change {one.dot[1]} of author {self._reader.dictionary.author(one.dot[0]).hex()}"
-
-
-def are_sound(reader: Reader, scope: Scope, some: list[Held]) -> bool:
-    """Whether rows are what a taker would make of them, if each of their changes were streamed to it.
-
-    That decodes every value and holds each cell against the others. Raises one of UNREADABLE where it does not get
-    that far.
-    """
-    dictionary, key = reader.dictionary, record.digest_key(scope.name)
-    if any(not one.packed or not isinstance(one.packed, bytes) for one in some):
-        return False
-    first: list[record.MergeItem] = [((), (one.packed,), (), one.name) for one in some]
-    outcomes, _ = record.merge_all(dictionary, key, first)
-    given: list[changes.GivenChange] = []
-    owners: list[int] = []
-    for place, (one, outcome) in enumerate(zip(some, outcomes, strict=True)):
-        times = {birth[:2]: birth.time for birth in births(one.packed)}
-        name = (0, one.name[1]) if one.name else None
-        for author, seq, cells in outcome[3] if outcome else ():
-            given.append((author, seq, times.get((author, seq), 0), 0, cells, [(one.packed, name)], []))
-            owners.append(place)
-    pieces: list[list[bytes]] = [[] for _ in some]
-    for place, taken in zip(owners, changes.decode(dictionary, changes.encode(dictionary, given, ["-"])), strict=True):
-        pieces[place] += [piece[4] for piece in taken.pieces]
-    second: list[record.MergeItem] = [((), tuple(parts), (), one.name) for one, parts in zip(some, pieces, strict=True)]
-    again, _ = record.merge_all(dictionary, key, second)
-    return all(_is_same(one, outcome) for one, outcome in zip(some, again, strict=True))
-
-
-def _is_same(row: Held, outcome: record.Outcome | None) -> bool:
-    if outcome is None:
-        return False
-    live, headless, _, _ = outcome
-    return headless == ((*row.orphan, row.packed),) and not live if row.orphan else live == row.packed and not headless
-
-
-def _travel_removals(reader: Reader, one: Indexed) -> bool:
-    """Whether a taker would make the same of removals."""
-    if not one.removals:
-        return True
-    given: changes.GivenChange = (*one.dot, 0, REMOVING, len(one.removals), [], one.removals)
-    try:
-        (taken,) = changes.decode(reader.dictionary, changes.encode(reader.dictionary, [given], []))
-    except UNREADABLE:
-        return False
-    return set(taken.removals) == set(one.removals)
 
 
 def is_context(data: bytes | None) -> bool:

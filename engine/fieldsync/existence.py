@@ -51,6 +51,11 @@ def items(reader: Reader, scope: Scope, dots: Context, key: bytes) -> bytes:
     return _kernel.ordered(b"".join(found))
 
 
+def united(*some: bytes) -> bytes:
+    """The items of several rows, as one set: ascending, each once."""
+    return _kernel.ordered(b"".join(some))
+
+
 def is_set(some: bytes) -> bool:
     """Whether bytes from outside are items, ascending."""
     return len(some) % reconcile.ITEM_BYTES == 0 and _kernel.ordered(some) == some
@@ -64,10 +69,10 @@ def _packed(reader: Reader, scope: Scope) -> Iterator[list[bytes]]:
 
 
 class Giver:
-    """Answers for what lives at one moment of a scope."""
+    """Answers for what lives at one moment of a scope, by its items."""
 
-    def __init__(self, reader: Reader, scope: Scope, dots: Context, key: bytes) -> None:
-        self._items = items(reader, scope, dots, key)
+    def __init__(self, items: bytes) -> None:
+        self._items = items
         self._sent = 0
         self._answered = 0
 
@@ -90,7 +95,7 @@ class Giver:
 
 
 class Known(NamedTuple):
-    """What lives at a giver: its items, under a key, of the dots that are compared."""
+    """What lives at one side: its items, under a key, of the dots that are compared."""
 
     key: bytes
     dots: Context
@@ -100,11 +105,10 @@ class Known(NamedTuple):
 class Taker:
     """Asks until it knows what of the compared dots lives at the giver: then `alive` are its items."""
 
-    def __init__(self, reader: Reader, scope: Scope, own: Declaration, giver: Declaration, key: bytes) -> None:
-        self.key = key
-        self.dots = compared(giver.context, own)
+    def __init__(self, reader: Reader, scope: Scope, own: Declaration, giver: Declaration, here: Known) -> None:
+        """here: what lives at this side, at the reader's moment."""
         self.alive: bytes | None = None
-        self._items = items(reader, scope, self.dots, key)
+        self._key, self._dots, self._items = here
         # what was removed here unseen by the giver lives there: it counts twice, since its number is taken away once
         self.held = len(self._items) // reconcile.ITEM_BYTES + 2 * _removed_unseen(reader, scope, own, giver)
         self._sketch = reconcile.Taker(self._items)
@@ -141,7 +145,7 @@ class Taker:
     def known(self) -> Known:
         """What was found out."""
         assert self.alive is not None
-        return Known(self.key, self.dots, self.alive)
+        return Known(self._key, self._dots, self.alive)
 
     def _know(self, difference: Difference) -> None:
         gone = set(reconcile.each(difference.ours))

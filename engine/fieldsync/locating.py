@@ -75,13 +75,20 @@ class _Finder:
         for incarnation, orphan in orphans.items():
             if orphan.key is not None and orphan.collection != HEADLESS:
                 places.setdefault(incarnation, (orphan.collection, orphan.key))
-        places |= self._by_index([incarnation for incarnation in wanted if incarnation not in places])
+        # what comes again stays where it is, whatever it is called now
+        again = self._provisional() if places else set()
+        places |= self._by_index([one for one in wanted if one not in places or one[:2] in again])
         self._fetch(place for place in set(places.values()) if place not in self._rows)
         for incarnation in wanted:
             target = self._target(places.get(incarnation))
             if incarnation in orphans:
                 target.orphans += (orphans[incarnation],)
             self._by_incarnation[incarnation] = target
+
+    def _provisional(self) -> set[Dot]:
+        """The changes of which something is here, and which may come again."""
+        ids = self._writer.dictionary.author_ids
+        return {(ids[author], seq) for author, seq in self._writer.provisional_dots(self._scope.id)}
 
     def target_of(self, incarnation: Incarnation) -> Target:
         """The record that an incarnation belongs to."""

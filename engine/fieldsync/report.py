@@ -6,6 +6,28 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
+class Mended:
+    """A scope of which both held the same changes and not the same records, and what became of it here."""
+
+    scope: str
+    faults: int = 0  # that a look at the own file found
+    fetching: int = 0  # damaged records that were dropped, to come again
+    removed: int = 0  # records that went, into the trash, because the peer had them no more
+    replaced: int = 0  # records that went, into the trash, because the peer's were others; these come in their place
+    is_equal: bool = False  # both hold the same records now
+
+    def __str__(self) -> str:
+        counts = (
+            (self.faults, "faults found here"),
+            (self.fetching, "damaged records dropped here"),
+            (self.removed, "records removed here, which the peer had no more"),
+            (self.replaced, "records replaced by the peer's"),
+        )
+        done = "; ".join(f"{count:,} {what}" for count, what in counts if count) or "nothing to be done here"
+        return f"{self.scope}: {done}; {'now equal' if self.is_equal else 'not equal yet'}"
+
+
+@dataclass(slots=True)
 class Report:
     """What a session did. Bytes are those of frames; a round trip is an answer that had to be waited for."""
 
@@ -20,4 +42,5 @@ class Report:
     refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not hold
     waiting: list[str] = field(default_factory=list)  # scopes of which the peer would take away more than it may
     superseded: list[str] = field(default_factory=list)  # scopes that a newer session of either side took over
+    mended: list[Mended] = field(default_factory=list)  # scopes that were damaged here or at the peer
     complete: bool = False  # all was said that there was to say

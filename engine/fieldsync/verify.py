@@ -17,7 +17,6 @@ from fieldsync.examine import (
     FETCHED,
     LEFT,
     REBUILT,
-    UNREADABLE,
     Examiner,
     Fault,
     Loss,
@@ -26,12 +25,13 @@ from fieldsync.examine import (
 )
 from fieldsync.limits import DAMAGE_MESSAGES_MAX
 from fieldsync.rebuild import rebuild
+from fieldsync.sound import UNREADABLE
 from fieldsync.store import HEADLESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fieldsync.store import Dot, Reader, Writer
+    from fieldsync.store import Dot, Reader, Scope, Writer
 
 
 def verify(reader: Reader, progress: Callable[[int, int], object] | None = None) -> VerifyReport:
@@ -64,6 +64,30 @@ def repair(writer: Writer, progress: Callable[[int, int], object] | None = None)
     after = VerifyReport()
     _look(writer, after, tell, _damage(writer))
     report.left = list(dict.fromkeys([*(fault for fault in report.faults if fault.remedy == LEFT), *after.faults]))
+    return report, touched
+
+
+def look_at(reader: Reader, scope: Scope) -> VerifyReport:
+    """Look at one scope of which a replica with the same changes says that its records are others."""
+    report = VerifyReport()
+    _examine(reader, Loss(scope, is_doubted=True), report)
+    return report
+
+
+def mend(
+    writer: Writer, scope: Scope, condemned: frozenset[tuple[int, int]] = frozenset()
+) -> tuple[VerifyReport, list[Touched]]:
+    """Repair one scope as `repair` does all; also drop the rows at those places, to be fetched again."""
+    report = VerifyReport(repaired=True)
+    loss = Loss(scope, is_doubted=True, condemned=condemned)
+    _examine(writer, loss, report)
+    if loss.is_unreadable:
+        return report, []
+    touched = _drop(writer, loss)
+    rebuild(writer, [one for one in writer.scopes() if one.id == scope.id])
+    _admit(writer, scope.name)
+    if loss.rows:
+        report.fetching[scope.name] = len(loss.rows)
     return report, touched
 
 
@@ -105,16 +129,19 @@ def _look(
             report.add(Fault("", "", "", f"{len(strays) + others} rows belong to no scope", FETCHED))
     losses = []
     for scope in reader.scopes():
-        loss = Loss(scope, strays=set(strays))
-        examiner = Examiner(reader, scope, loss, report, tell)
-        try:
-            examiner.look()
-        except UNREADABLE as error:
-            loss.is_unreadable = True
-            examiner.fault(f"cannot be read to its end ({error})", LEFT)
-        losses.append(loss)
+        losses.append(Loss(scope, strays=set(strays)))
+        _examine(reader, losses[-1], report, tell)
     report.scopes = len(losses)
     return losses
+
+
+def _examine(reader: Reader, loss: Loss, report: VerifyReport, tell: Callable[[int], object] | None = None) -> None:
+    examiner = Examiner(reader, loss.scope, loss, report, tell)
+    try:
+        examiner.look()
+    except UNREADABLE as error:
+        loss.is_unreadable = True
+        examiner.fault(f"cannot be read to its end ({error})", LEFT)
 
 
 def _drop(writer: Writer, loss: Loss) -> list[Touched]:

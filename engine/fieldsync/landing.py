@@ -1,0 +1,105 @@
+"""Landing what comes of a scope in a session: a chunk in one transaction, with the last one all that Done brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldsync import existence, mending, taking
+from fieldsync.context import Context
+from fieldsync.exchange import Superseded
+
+if TYPE_CHECKING:
+    from fieldsync.changes import Chunk
+    from fieldsync.replica import Replica, WriteBatch
+    from fieldsync.report import Report
+    from fieldsync.shared import Shared
+    from fieldsync.store import Scope
+    from fieldsync.trust import Trust
+
+
+class Landing:
+    """What one session writes of its peer's."""
+
+    def __init__(self, replica: Replica, report: Report) -> None:
+        self._replica = replica
+        self._report = report
+
+    def take(self, shared: Shared, chunk: Chunk | None) -> None:
+        """Land a chunk of a stream that goes on, unless a newer session took the scope over."""
+        if shared.dropped:
+            return
+        try:
+            with self._replica.writing() as batch:
+                scope, changes = self._land(batch, shared, chunk)
+                batch.writer.save_scope(scope)
+        except Superseded:
+            self._supersede(shared)
+        else:
+            self._count(batch, changes)
+
+    def end(self, shared: Shared, chunk: Chunk | None, trust: Trust, *, yields: bool) -> None:
+        """Land the last chunk, if there is one, and Done. yields: where records differ without a reason, ours go.
+
+        Where more would go than the peer may take away, what came lands, and nothing is joined: a hub will say the
+        same, or not.
+        """
+        if shared.dropped:
+            return
+        try:
+            with self._replica.writing() as batch:
+                scope, changes = self._land(batch, shared, chunk)
+                self._join(batch, shared, scope, trust, yields=yields)
+        except Superseded:
+            self._supersede(shared)
+        except existence.TooMuch:
+            self.take(shared, chunk)
+            shared.dropped = True
+            self._report.waiting.append(shared.name)
+        else:
+            self._count(batch, changes)
+
+    def _supersede(self, shared: Shared) -> None:
+        shared.dropped = True
+        self._report.superseded.append(shared.name)
+
+    def _count(self, batch: WriteBatch, changes: int) -> None:
+        self._report.changes_received += changes
+        self._report.records_changed += len(batch.touched)
+
+    def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None) -> tuple[Scope, int]:
+        """Write a chunk; returns the scope, not yet saved, and how many changes came."""
+        assert shared.own is not None
+        assert shared.peer is not None
+        scope = batch.writer.scope(shared.name)
+        if scope is None or scope.taker != shared.token:
+            raise Superseded
+        if chunk is None:
+            return scope, 0
+        scope, taken = taking.take(
+            batch.writer, scope, shared.own.context, shared.peer.context, chunk, self._replica.wall_ms()
+        )
+        batch.note(shared.name, taken.touched, taken.dots)
+        batch.writer.drop_begun(scope.id)
+        return scope, taken.changes
+
+    def _join(self, batch: WriteBatch, shared: Shared, scope: Scope, trust: Trust, *, yields: bool) -> None:
+        """Done: take away what is gone, join the giver's context and its floor, and give way to its records."""
+        assert shared.peer is not None
+        writer, now_ms = batch.writer, self._replica.wall_ms()
+        scope = scope._replace(taker=b"")  # so that a change may come along with the next greeting
+        known = shared.gone.known() if shared.gone is not None else None
+        gives_way = shared.compares_all and yields
+        removed = 0
+        if known is not None:
+            if gives_way:
+                mending.check(writer, scope, known, trust)
+            scope, touched = existence.drop(writer, scope, known, trust, now_ms)
+            batch.note(shared.name, touched, Context())
+            removed = sum(not one.after for one in touched)
+        scope = taking.finish(writer, scope, shared.peer)
+        batch.note(shared.name, [], shared.peer.context)
+        writer.save_scope(scope)
+        replaced = mending.give_way(batch, shared.name, known, now_ms) if known is not None and gives_way else 0
+        if shared.mended is not None:
+            shared.mended.removed += removed
+            shared.mended.replaced += replaced
