@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any, NamedTuple
 
-from bench import data
+from bench import data, pairs
 from bench.runner import Result, Target
 from fieldsync.reconcile import Asker, Difference, Taker, answer, symbols, symbols_for
 
@@ -19,10 +20,13 @@ NOTES = {
     "round_trips": "messages of the giver",
     "encode_ms": "the giver's time over all messages",
     "decode_ms": "the taker's",
+    "_worst": "of 20 seeds; all other figures are medians of them",
 }
 DIFFERENCES = (10, 100, 1_000, 10_000)
 BUDGETS = {10: 500, 100: 3_000, 1_000: 24_000}  # bytes
 TARGETS = tuple(Target(f"fieldsync_bytes_{differences}", limit) for differences, limit in BUDGETS.items())
+SEEDS = 20
+RUNS = 1
 
 
 class Sides(NamedTuple):
@@ -33,12 +37,17 @@ class Sides(NamedTuple):
     difference: Difference
 
 
-def sides(count: int, differences: int) -> Sides:
-    """Two sets that have so many random items in common; half of the differences are on either side."""
-    raw = Random(differences).randbytes(8 * (count + differences))
-    items = [raw[at : at + 8] for at in range(0, len(raw), 8)]
-    common, ours, theirs = items[:count], items[count : count + differences // 2], items[count + differences // 2 :]
+def sides(common: list[bytes], differences: int, seed: int) -> Sides:
+    """Two sets that have these items in common; half of the random differences are on either side."""
+    items = drawn(differences, f"{differences} {seed}")
+    ours, theirs = items[: differences // 2], items[differences // 2 :]
     return Sides(_row(common + ours), _row(common + theirs), Difference(theirs=_row(theirs), ours=_row(ours)))
+
+
+def drawn(count: int, seed: str) -> list[bytes]:
+    """So many random items."""
+    raw = Random(seed).randbytes(8 * count)
+    return [raw[at : at + 8] for at in range(0, len(raw), 8)]
 
 
 def _row(items: list[bytes]) -> bytes:
@@ -95,21 +104,31 @@ def measure(contender: str, count: int, _folder: Path) -> Result:
     figures: dict[str, float] = {}
     digest = hashlib.blake2b(digest_size=8)
     for size, suffix in ((count, ""), (10 * count, "_x10")):
+        common = sorted(drawn(size, f"{size} in common"))
         for differences in DIFFERENCES:
-            both, meter = sides(size, differences), Meter()
-            data.set_aside()
-            found = METHODS[contender](both, differences, meter)
-            assert found == both.difference, f"{contender} found other differences than there are"
-            digest.update(found.theirs + found.ours)
             name = f"{differences}{suffix}"
+            meters = [
+                _compare(contender, sides(common, differences, seed), differences, digest) for seed in range(SEEDS)
+            ]
+            sizes = [meter.bytes for meter in meters]
+            figures |= pairs.spread(f"bytes_{name}", sizes)
+            figures |= pairs.spread(f"round_trips_{name}", [meter.round_trips for meter in meters])
             figures |= {
-                f"bytes_{name}": meter.bytes,
-                f"bytes_per_difference_{name}": meter.bytes / differences,
-                f"round_trips_{name}": meter.round_trips,
-                f"encode_ms_{name}": meter.encode_s * 1e3,
-                f"decode_ms_{name}": meter.decode_s * 1e3,
+                f"bytes_per_difference_{name}": median(sizes) / differences,
+                f"encode_ms_{name}": median(meter.encode_s for meter in meters) * 1e3,
+                f"decode_ms_{name}": median(meter.decode_s for meter in meters) * 1e3,
             }
     return Result(figures, digest.hexdigest())
+
+
+def _compare(contender: str, both: Sides, differences: int, digest: Any) -> Meter:
+    """What it takes to find the difference, which goes into the digest."""
+    meter = Meter()
+    data.set_aside()
+    found = METHODS[contender](both, differences, meter)
+    assert found == both.difference, f"{contender} found other differences than there are"
+    digest.update(found.theirs + found.ours)
+    return meter
 
 
 if __name__ == "__main__":

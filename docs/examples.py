@@ -183,9 +183,9 @@ def print_bundle(van: Database, hub: Database) -> None:
 
 
 def meet_again(van: Database, hub: Database) -> None:
-    """One edit, which goes along with the greeting."""
-    for _ in converse(van, hub):
-        pass  # the van learns of what was paid
+    """One edit of the hub, which comes along with its answer; one of the van, which goes along with its greeting."""
+    print("\n-- again, with an eager answer")
+    print_session(van, hub)
     with van.write() as tx:
         tx.update("notes", "n-2", text="key with Ann")
     print("\n-- again, with an eager change")

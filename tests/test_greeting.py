@@ -7,11 +7,12 @@ from tests.talking import Talk, check_usable, open_replica, state
 from fieldsync import messages
 from fieldsync.context import Context
 from fieldsync.database import Database
-from fieldsync.errors import DecodeError, NotDelivered, ProtocolError
+from fieldsync.errors import DecodeError, NotDelivered, ProtocolError, SyncError
+from fieldsync.exchange import Declaration
 from fieldsync.limits import EAGER_CELLS_MAX
-from fieldsync.messages import Again, Differ, Eager, Forgotten, Hello
+from fieldsync.messages import Again, Bye, Declare, Differ, Eager, Forgotten, Hello
 
-HELLO, BYE, AGAIN, EAGER, DIFFER, FORGOTTEN = 1, 5, 11, 12, 13, 14
+HELLO, DECLARE, BYE, AGAIN, EAGER, DIFFER, FORGOTTEN = 1, 2, 5, 11, 12, 13, 14
 SCOPES = [f"territory/{number:02}" for number in range(50)]
 
 
@@ -103,14 +104,120 @@ def test_devices_that_take_turns_need_one_round_trip_to_push(fleet):
     fleet.check_equal()
 
 
-def test_news_of_the_other_side_come_in_the_second_round_trip(fleet):
-    fleet.write("hub", SCOPES[1], "n-1", text="by the hub")
-    fleet.write("van", SCOPES[2], "n-1", text="by the van")
+def test_news_of_the_other_side_come_along_with_its_answer(fleet):
+    for text in ("by the hub", "by the hub again"):
+        fleet.write("hub", SCOPES[1], "n-1", text=text)
+        talk = fleet.talk("van")
+        assert talk.types == [(0, AGAIN), (1, DIFFER), (1, EAGER), (0, BYE)]
+        one, other = (side.report for side in talk.sides)
+        assert (one.round_trips, one.changes_received, one.records_changed, other.changes_sent) == (1, 1, 1, 1)
+        fleet.check_equal()
+    assert fleet.talk("van").types == [(0, AGAIN), (1, DIFFER), (0, BYE)]
+
+
+@pytest.mark.parametrize("both", [SCOPES[2:4], SCOPES[2:3] * 2])
+def test_both_may_have_news_even_of_one_scope(fleet, both):
+    for text in ("1", "2"):
+        fleet.write("hub", both[0], "n-1", text="by the hub " + text)
+        fleet.write("van", both[1], "n-2", text="by the van " + text)
+        talk = fleet.talk("van")
+        assert talk.types == [(0, AGAIN), (0, EAGER), (1, DIFFER), (1, EAGER), (0, BYE)]
+        one, other = (side.report for side in talk.sides)
+        assert (one.round_trips, one.changes_sent, one.changes_received) == (1, 1, 1)
+        assert (other.changes_sent, other.changes_received) == (1, 1)
+        fleet.check_equal()
+        assert all(scope.pending == 0 for scope in fleet.databases["van"].scopes())
+    assert fleet.talk("van").types == [(0, AGAIN), (1, DIFFER), (0, BYE)]
+
+
+def test_an_answer_does_not_come_along_past_another_stream(fleet):
+    """It does not land, the declaration says so, and the changes come in a stream: two round trips more."""
+    fleet.write("hub", SCOPES[0], "n-1", text="second")
+    with fleet.replicas["van"].store.writing() as writer:
+        writer.save_scope(writer.scope(SCOPES[0])._replace(taker=b"somebody"))
     talk = fleet.talk("van")
-    assert talk.types[:3] == [(0, AGAIN), (0, EAGER), (1, DIFFER)]
+    assert talk.types[:5] == [(0, AGAIN), (1, DIFFER), (1, EAGER), (0, DECLARE), (1, DECLARE)]
+    one, other = (side.report for side in talk.sides)
+    assert (one.round_trips, one.changes_received, other.changes_sent) == (3, 1, 1)
+    fleet.check_equal()
+    fleet.write("hub", SCOPES[0], "n-1", text="third")
+    assert fleet.talk("van").sides[0].report.round_trips == 1
+    fleet.check_equal()
+
+
+@pytest.mark.parametrize("scope", [SCOPES[0], SCOPES[1]])
+def test_what_is_written_while_an_answer_is_under_way_goes_next_time(fleet, scope):
+    fleet.write("hub", SCOPES[0], "n-1", text="by the hub")
+    sides = Talk.between(fleet.replicas["van"], fleet.replicas["hub"], peer="hub").sides
+    sides[1].receive(sides[0].next_frame())
+    fleet.write("van", scope, "n-3", text="meanwhile")
+    while frame := sides[1].next_frame():
+        sides[0].receive(frame)
+    assert [frame[0] for frame in iter(sides[0].next_frame, None)] == [BYE]
+    sides[1].receive(messages.encode(messages.Bye()))
+    assert fleet.databases["van"]["notes"].get("n-1", scope=SCOPES[0]).text == "by the hub"
+    assert sum(one.pending for one in fleet.databases["van"].scopes()) == 1
+    talk = fleet.talk("van")
+    assert talk.types == [(0, AGAIN), (0, EAGER), (1, DIFFER), (0, BYE)]
+    fleet.check_equal()
+
+
+def test_a_lost_bye_costs_a_round_trip(fleet):
+    fleet.write("hub", SCOPES[0], "n-1", text="second")
+    assert fleet.talk("van", cut_after=3).types == [(0, AGAIN), (1, DIFFER), (1, EAGER)]
+    fleet.check_equal()
+    assert fleet.talk("van").types[:3] == [(0, AGAIN), (1, FORGOTTEN), (0, HELLO)]
+    fleet.write("hub", SCOPES[0], "n-1", text="third")
+    assert fleet.talk("van").sides[0].report.round_trips == 1
+    fleet.check_equal()
+
+
+def test_a_device_that_answers_a_hub_may_leave_on_its_bye(fleet):
+    fleet.talk("hub", "van")
+    fleet.write("van", SCOPES[0], "n-1", text="to be delivered")
+    assert fleet.databases["van"].scopes()[0].pending == 1
+    assert fleet.talk("hub", "van").types == [(0, AGAIN), (1, DIFFER), (1, EAGER), (0, BYE)]
+    assert fleet.databases["van"].scopes()[0].pending == 0
+    fleet.check_equal()
+
+
+def test_a_hub_makes_durable_what_an_answer_brought_before_its_bye(fleet, monkeypatch):
+    fleet.talk("hub", "van")
+    fleet.write("van", SCOPES[0], "n-1", text="to be delivered")
+    said = []
+    monkeypatch.setattr(fleet.replicas["hub"], "before_leaving", lambda: said.append("synced"))
+    talk = Talk.between(fleet.replicas["hub"], fleet.replicas["van"], peer="van")
+
+    def deliver(side, frame):
+        said.append(frame[0])
+        side.receive(frame)
+
+    talk.run(deliver=deliver)
+    assert said == [AGAIN, DIFFER, EAGER, "synced", BYE]
+
+
+def test_a_scope_left_while_an_answer_is_under_way_stays_left(fleet):
+    fleet.talk("hub", "van")
+    fleet.write("van", SCOPES[0], "n-1", text="not delivered")
+    sides = Talk.between(fleet.replicas["hub"], fleet.replicas["van"], peer="van").sides
+    sides[1].receive(sides[0].next_frame())
+    fleet.databases["hub"].leave(SCOPES[0], lose_pending=True)
+    sides[0].receive(sides[1].next_frame())
+    with pytest.raises(SyncError, match="left meanwhile"):
+        sides[0].receive(sides[1].next_frame())
+    for side in sides:
+        side.close()
+    assert fleet.databases["van"].scopes()[0].pending == 1
+
+
+def test_too_much_does_not_come_along_with_an_answer(fleet):
+    with fleet.databases["hub"].write() as tx:
+        for number in range(EAGER_CELLS_MAX // 2 + 1):
+            tx.create("notes", scope=SCOPES[0], key=f"many-{number}", text="x")
+    talk = fleet.talk("van")
+    assert talk.types[:3] == [(0, AGAIN), (1, DIFFER), (1, DECLARE)]
     assert talk.sides[0].report.round_trips == 2
     fleet.check_equal()
-    assert fleet.talk("van").types == [(0, AGAIN), (1, DIFFER), (0, BYE)]
 
 
 @pytest.mark.parametrize("table", ["fs_pair", "fs_agreed"])
@@ -213,7 +320,7 @@ def opened(fleet):
         lambda again, eager: [eager],
         lambda again, eager: [again, again],
         lambda again, eager: [again, eager, eager],
-        lambda again, eager: [again, Eager(50, eager.base, eager.news, eager.chunk)],
+        lambda again, eager: [again, Eager(1, eager.base, eager.news, eager.chunk)],
         lambda again, eager: [Differ([], [], [])],
         lambda again, eager: [Forgotten()],
         lambda again, eager: [again, eager, Hello(bytes(16), 0, False, [])],
@@ -253,9 +360,60 @@ def test_a_change_on_another_base_lands_nowhere(fleet):
     sides, (again, eager) = opened(fleet)
     before = state(fleet.replicas["hub"])[SCOPES[0]]
     sides[1].receive(messages.encode(again))
-    sides[1].receive(messages.encode(Eager(eager.scope, bytes(8), eager.news, eager.chunk)))
+    sides[1].receive(messages.encode(Eager(eager.place, bytes(8), eager.news, eager.chunk)))
     assert state(fleet.replicas["hub"])[SCOPES[0]] == before
     assert messages.decode(sides[1].next_frame()).different != []
+    for side in sides:
+        side.close()
+
+
+def answered(fleet):
+    """The van's side of a conversation that the hub answers with a change, and the hub's frames."""
+    fleet.write("hub", SCOPES[0], "n-1", text="second")
+    sides = Talk.between(fleet.replicas["van"], fleet.replicas["hub"], peer="hub").sides
+    sides[1].receive(sides[0].next_frame())
+    return sides, [messages.decode(frame) for frame in iter(sides[1].next_frame, None)]
+
+
+@pytest.mark.parametrize(
+    "twist",
+    [
+        lambda differ, eager: [eager],
+        lambda differ, eager: [differ, eager, eager],
+        lambda differ, eager: [differ, differ],
+        lambda differ, eager: [differ, Forgotten()],
+        lambda differ, eager: [differ, Hello(bytes(16), 0, True, [])],
+        lambda differ, eager: [differ, Declare(0, Declaration(Context(), Context(), []))],
+        lambda differ, eager: [differ, Bye()],
+        lambda differ, eager: [differ, Eager(1, eager.base, eager.news, eager.chunk)],
+        lambda differ, eager: [differ, Eager(15, eager.base, eager.news, eager.chunk)],
+        lambda differ, eager: [Differ(differ.different, [], [], 2), eager, eager],
+    ],
+)
+def test_answers_out_of_place_are_refused(fleet, twist):
+    sides, said = answered(fleet)
+    before = state(fleet.replicas["van"])
+    *allowed, last = map(messages.encode, twist(*said))
+    for frame in allowed:
+        sides[0].receive(frame)
+    before = state(fleet.replicas["van"])
+    with pytest.raises(ProtocolError):
+        sides[0].receive(last)
+    assert state(fleet.replicas["van"]) == before
+    for side in sides:
+        side.close()
+    check_usable(fleet.replicas["van"], SCOPES[1])
+
+
+@pytest.mark.parametrize("base", [bytes(8), Context().hash()])
+def test_an_answer_on_another_base_lands_nowhere(fleet, base):
+    sides, (differ, eager) = answered(fleet)
+    before = state(fleet.replicas["van"])
+    sides[0].receive(messages.encode(differ))
+    sides[0].receive(messages.encode(Eager(eager.place, base, eager.news, eager.chunk)))
+    assert state(fleet.replicas["van"]) == before
+    declared = messages.decode(sides[0].next_frame())
+    assert (type(declared), declared.scope) == (Declare, 0)
     for side in sides:
         side.close()
 
@@ -294,7 +452,46 @@ def test_a_context_that_claims_more_than_came_is_no_way_in(fleet):
     sides, (again, eager) = opened(fleet)
     sides[1].receive(messages.encode(again))
     more = eager.news | Context.of([(b"stranger", 1, 3)])
-    sides[1].receive(messages.encode(Eager(eager.scope, eager.base, more, None)))
+    sides[1].receive(messages.encode(Eager(eager.place, eager.base, more, None)))
     for side in sides:
         side.close()
     assert audit(fleet.replicas["hub"].store) == []
+
+
+def test_an_answer_lands_only_where_all_of_its_base_is(fleet):
+    """Such as after a repair, which may have taken changes out of the context: to join would claim them again."""
+    fleet.write("van", SCOPES[0], "n-1", text="once more")
+    fleet.talk("van")
+    sides, said = answered(fleet)
+    with fleet.replicas["van"].store.writing() as writer:
+        scope = writer.scope(SCOPES[0])
+        author, _, high = writer.context(scope.id).intervals()[-1]
+        writer.set_context(scope.id, writer.context(scope.id) - Context.of([(author, high, high)]))
+    for message in said:
+        sides[0].receive(messages.encode(message))
+    with fleet.replicas["van"].store.reading() as reader:
+        assert not reader.context(reader.scope(SCOPES[0]).id).covers(author, high)
+    assert messages.decode(sides[0].next_frame()).scope == 0
+    for side in sides:
+        side.close()
+
+
+@pytest.mark.parametrize("name", ["hub", "van"])
+def test_who_holds_anything_in_part_sends_nothing_along(fleet, name):
+    """What it has replaced with that is in no context yet: an Eager would have the other claim what nobody sent."""
+    fleet.write(name, SCOPES[0], "n-1", text="second")
+    with fleet.replicas[name].store.writing() as writer:
+        writer.put_provisional(writer.scope(SCOPES[0]).id, [(b"stranger", 1)], Context())
+    assert EAGER not in [kind for _, kind in fleet.talk("van").types]
+
+
+def test_a_floor_that_the_other_may_not_have_keeps_an_answer_back(fleet):
+    """What was removed and forgotten has to be found by comparing what lives."""
+    with fleet.databases["hub"].write() as tx:
+        tx.delete("notes", "n-1", scope=SCOPES[0])
+        tx.create("notes", scope=SCOPES[0], key="n-2", text="x")
+    fleet.replicas["hub"].trim(None, before_ms=1 << 62)
+    talk = fleet.talk("van")
+    assert EAGER not in [kind for _, kind in talk.types]
+    fleet.check_equal()
+    assert fleet.databases["van"]["notes"].get("n-1", scope=SCOPES[0]) is None

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import zlib
+from collections import Counter
 from pathlib import Path
 
 import msgpack
@@ -11,7 +12,7 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_replica, record_talk, state
 
-from fieldsync import existence, giving, messages, reconcile
+from fieldsync import existence, giving, messages, parting, reconcile
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, DigestMismatch, FieldsyncError, ProtocolError
@@ -26,10 +27,12 @@ from fieldsync.limits import (
     SKETCH_SYMBOLS_MAX,
 )
 from fieldsync.messages import Answer, Ask, Declare, Sketch, Stream, Want
+from fieldsync.rebuild import rebuild
 from fieldsync.reconcile import SYMBOL_BYTES
 from fieldsync.session import Session
 
-DECLARE, STREAM, WANT, SKETCH, ASK, ANSWER = 2, 3, 7, 8, 9, 10
+DECLARE, STREAM, SETTLED, WANT, SKETCH, ASK, ANSWER, PART = 2, 3, 4, 7, 8, 9, 10, 16
+BYE, AGAIN, EAGER, DIFFER = 5, 11, 12, 13
 NOTHING = Declaration(Context(), Context(), [])
 STRANGER = b"stranger"
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))
@@ -161,7 +164,7 @@ def mutated(chance, value):
 
 def play(replica, receiver, frames):
     """One side of a recorded conversation, after some frames."""
-    session = Session(replica, initiator=receiver == 0)
+    session = Session(replica, initiator=receiver == 0, peer="peer" if receiver == 0 else None)
     for side, frame in frames:
         if side == receiver:
             assert session.next_frame() == frame
@@ -170,10 +173,10 @@ def play(replica, receiver, frames):
     return session
 
 
-def attack(files, names, frames, folder, chance):
+def attack(files, names, frames, folder, chance, start=0):
     """Send every frame of a conversation twisted, each to a fresh copy of who got it; returns how many were refused."""
     refused = 0
-    for until, (sender, honest) in enumerate(frames):
+    for until, (sender, honest) in list(enumerate(frames))[start:]:
         name = names[1 - sender]
         for number, frame in enumerate(mutations(chance, honest, frames)):
             here = folder / f"{until}-{number}"
@@ -201,6 +204,31 @@ def attack(files, names, frames, folder, chance):
 def test_a_hostile_frame_is_refused_whole_or_taken_whole(files, tmp_path, recorded, seed):
     frames, _ = recorded
     assert attack(files, ("a.db", "b.db"), frames, tmp_path, random.Random(seed)) > 50
+
+
+@pytest.mark.parametrize("seed", range(max(1, SEEDS // 100)))
+def test_a_hostile_part_is_refused_whole_or_taken_whole(files, tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(parting, "PART_BYTES_MIN", 45)  # of some chunks, and others travel whole
+    frames, _ = record_talk(files, tmp_path / "recorded")
+    assert Counter(frame[0] for _, frame in frames)[PART] > 5
+    assert attack(files, ("a.db", "b.db"), frames, tmp_path, random.Random(seed)) > 50
+
+
+@pytest.mark.parametrize("seed", range(max(1, SEEDS // 100)))
+def test_a_hostile_greeting_is_refused_whole_or_taken_whole(files, tmp_path, seed):
+    """Of a pair that has met, both of which send changes along: of scopes of their own, and of one that both wrote."""
+    met = tmp_path / "met"
+    with Pair(files, met) as pair:
+        Talk.between(pair.a, pair.b, peer="peer").run()
+        for replica, scopes in ((pair.a, ("new", "old")), (pair.b, ("old", "same"))):
+            with Database(replica).write() as tx:
+                for scope in scopes:
+                    tx.update("orders", "o-2", scope=scope, status=f"by {scope}")
+    with Pair(met, tmp_path / "recorded") as pair:
+        frames = Talk.between(pair.a, pair.b, peer="peer").run().frames
+        assert pair.states()[0] == pair.states()[1]
+    assert [frame[0] for _, frame in frames] == [AGAIN, EAGER, EAGER, DIFFER, EAGER, EAGER, BYE]
+    assert attack(met, ("a.db", "b.db"), frames, tmp_path, random.Random(seed)) > 20
 
 
 # Existence ------------------------------------------------------------------------------------------------------------
@@ -458,3 +486,28 @@ def test_a_hostile_frame_about_existence_is_refused_whole_or_taken_whole(trimmed
         replica.close()
     assert {WANT, SKETCH, ASK, ANSWER} <= {frame[0] for _, frame in frames}
     assert attack(trimmed, ("away.db", "hub.db"), frames, tmp_path, random.Random(seed)) > 50
+
+
+# Mending --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(max(1, SEEDS // 100)))
+def test_a_hostile_frame_of_a_scope_that_is_mended_is_refused_whole_or_taken_whole(files, tmp_path, seed):
+    """One side has other values, the other lacks a record; from where both have settled on."""
+    damaged = tmp_path / "damaged"
+    with Pair(files, damaged) as pair:
+        Talk.between(pair.a, pair.b).run()
+        with pair.a.store.writing() as writer:
+            alter = "UPDATE fs_record_1 SET _cells=CAST(replace(_cells, 'open', 'ooze') AS BLOB) WHERE _key='o-1'"
+            writer._db.execute(alter)
+            rebuild(writer)
+        with pair.b.store.writing() as writer:
+            writer._db.execute("DELETE FROM fs_record_1 WHERE _key='o-2'")
+            rebuild(writer)
+    with Pair(damaged, tmp_path / "recorded") as pair:
+        frames = Talk.between(pair.a, pair.b).run().frames
+        assert pair.states()[0] == pair.states()[1]
+    types = [frame[0] for _, frame in frames]
+    start = types.index(SETTLED)
+    assert {DECLARE, WANT, SKETCH, STREAM} <= set(types[start:])
+    assert attack(damaged, ("a.db", "b.db"), frames, tmp_path, random.Random(seed), start) > 50

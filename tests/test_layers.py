@@ -16,12 +16,13 @@ PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("errors", "limits", "clock", "codec", "context", "reconcile"),
     *("types", "record", "store", "changes", "apply", "transaction", "trimming", "leaving", "trust"),
+    *("carrying", "forwarding", "moving"),
     *("values", "schema", "draft", "query"),
-    *("sqlite.layout", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite", "sqlite.sorting"),
-    *("rebuild", "examine", "verify"),
+    *("sqlite.layout", "sqlite.forwards", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite", "sqlite.sorting"),
+    *("rebuild", "sound", "examine", "verify"),
     *("watch", "replica", "reading", "writing", "trash", "why", "comparing"),
-    *("exchange", "giving", "existence", "locating", "taking", "bodies", "messages"),
-    *("greeting", "report", "session", "bundle", "escrow"),
+    *("exchange", "giving", "existence", "locating", "taking", "bodies", "messages", "parting"),
+    *("shared", "eager", "greeting", "report", "mending", "asking", "landing", "rounds", "session", "bundle", "escrow"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),
     *("copies", "database", "fieldsync"),
@@ -39,6 +40,7 @@ EXCEPTIONS = {
     ("sqlite.store", "os.urandom"),  # the name of a new file's replica: not passed in yet
 }
 CALLERS = {  # of kernels: one each
+    "carry": {"carrying"},
     "chunk": {"changes"},
     "codec": {"codec"},
     "diff": {"context"},

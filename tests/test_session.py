@@ -10,7 +10,7 @@ from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_rep
 from fieldsync import giving, messages
 from fieldsync.context import Context
 from fieldsync.database import Database
-from fieldsync.errors import DecodeError, DigestMismatch, ProtocolError, SyncError, VersionMismatch
+from fieldsync.errors import DecodeError, ProtocolError, SyncError, VersionMismatch
 from fieldsync.exchange import Declaration
 from fieldsync.messages import Bye, Declare, Hello, Settled, Stream, Want
 from fieldsync.session import Session, refusal
@@ -342,17 +342,6 @@ def test_what_the_peer_says_ends_a_session_with_its_reason(met):
         session.receive(refusal(DecodeError("too long")))
 
 
-def test_unequal_records_at_equal_contexts_are_reported(met, pair):
-    session, _ = met
-    own = state(pair.b)["new"]
-    session.receive(messages.encode(Declare(0, Declaration(Context(own[1]), Context(), []))))
-    while session.next_frame():
-        pass
-    session.receive(messages.encode(Stream(0, None, True)))
-    with pytest.raises(DigestMismatch):
-        session.receive(messages.encode(Settled(0, Context(own[1]).hash(), bytes(16), False)))
-
-
 # --- newer versions ---
 
 
@@ -385,7 +374,7 @@ def test_what_must_be_understood_is_refused(pair, said):
     check_usable(pair.b)
 
 
-@pytest.mark.parametrize("kind", [0, 16, 127])
+@pytest.mark.parametrize("kind", [0, 64, 127])
 def test_frames_of_unknown_types_are_refused(met, kind):
     session, _ = met
     with pytest.raises(DecodeError, match=f"type {kind}"):

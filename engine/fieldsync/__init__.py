@@ -11,12 +11,14 @@ Where everything is: database.py is the front door (open, Database), reading.py 
 Query, Transaction). schema.py declares records, values.py says what they hold, query.py compiles queries; loading.py
 loads rows, tables.py reads them from files. replica.py is a store, a clock and the news of what changed: transaction.py
 and apply.py write over sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py,
-which websocket.py and memory.py carry. copies.py recognises copied and restored files, verify.py looks for damage
-(examine.py) and mends it, rebuild.py computes again what follows from the cells. bundle.py writes scopes into files to
-be carried by hand, escrow.py one of what has to be kept before scopes are left (leaving.py); trimming.py forgets
-removals, trash.py has what went by comparing (existence.py). why.py and comparing.py explain one record, and tell
-whether two replicas agree. The kernels are native/*.pyx, each
-called by one module.
+which websocket.py and memory.py carry; greeting.py begins a session, with eager.py where changes go along, shared.py is
+one scope of it, rounds.py declares and settles scopes, parting.py sends chunks in parts, landing.py writes what comes,
+asking.py compares, and mending.py mends what only comparing finds.
+copies.py recognises copied and restored files, verify.py looks for damage (examine.py) and mends it, rebuild.py
+computes again what follows from the cells. bundle.py writes scopes into files to be carried by hand, escrow.py one of
+what has to be kept before scopes are left (leaving.py); trimming.py forgets removals, trash.py has what went by
+comparing (existence.py). why.py and comparing.py explain one record, and tell whether two replicas agree. The kernels
+are native/*.pyx, each called by one module.
 """
 
 import importlib
@@ -58,7 +60,7 @@ if typing.TYPE_CHECKING:
     from fieldsync.comparing import Comparison, ScopeComparison
     from fieldsync.examine import Fault, VerifyReport
     from fieldsync.loading import LoadReport
-    from fieldsync.report import Report
+    from fieldsync.report import Mended, Report
     from fieldsync.trash import TrashEntry
     from fieldsync.why import Trace, Why
 
@@ -85,6 +87,7 @@ __all__ = [
     "LimitExceeded",
     "LoadError",
     "LoadReport",
+    "Mended",
     "MissingDependency",
     "NotDelivered",
     "NotFound",
@@ -118,6 +121,7 @@ _LATE = {  # few programs need these modules at once
     "Comparison": "fieldsync.comparing",
     "Fault": "fieldsync.examine",
     "LoadReport": "fieldsync.loading",
+    "Mended": "fieldsync.report",
     "Report": "fieldsync.report",
     "ScopeComparison": "fieldsync.comparing",
     "Trace": "fieldsync.why",

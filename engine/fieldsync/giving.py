@@ -44,10 +44,20 @@ class _Load:
         return not is_full and len(self.changes) < CHUNK_CHANGES_MAX - 1
 
 
-def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
+def size_of(first: int = 0) -> int:
+    """How many cells the first chunk of a stream has, about; first: that many, within bounds."""
+    return min(first or CHUNK_CELLS_FIRST, CHUNK_CELLS_TARGET)
+
+
+def next_size(cells: int) -> int:
+    """How many cells the chunk after one of so many has."""
+    return min(2 * cells, CHUNK_CELLS_TARGET)
+
+
+def give(reader: Reader, scope: Scope, dots: Context, first: int = 0) -> Iterator[tuple[Chunk, int]]:
     """Chunks of the changes of those dots, oldest first and whole, with the number of changes in each.
 
-    The first are small, so that a link that is cut soon has brought something that stays.
+    The first are small, so that a link that is cut soon has brought something that stays; first: of so many cells.
     """
     names = {row.id: row.name for row in reader.collections()}
 
@@ -56,14 +66,14 @@ def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, i
             load.changes
         )
 
-    target = min(CHUNK_CELLS_FIRST, CHUNK_CELLS_TARGET)
+    target = size_of(first)
     load = _Load(cells_target=target)
     for rows in _slices(reader.changes(scope.id, dots)):
         held = _fetch(reader, rows)
         for row in rows:
             if not load.has_room(row):
                 yield chunk_of(load)
-                target = min(2 * target, CHUNK_CELLS_TARGET)
+                target = next_size(target)
                 load = _Load(cells_target=target)
             _add(reader, scope, row, held, load)
     if load.changes:

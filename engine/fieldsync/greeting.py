@@ -16,59 +16,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fieldsync import exchange, giving, taking
+from fieldsync import eager, exchange
 from fieldsync.context import Context
-from fieldsync.errors import ProtocolError, VersionMismatch
-from fieldsync.exchange import Declaration
+from fieldsync.errors import ProtocolError, SyncError, VersionMismatch
 from fieldsync.leaving import deliver, pending
-from fieldsync.limits import EAGER_CELLS_MAX, EAGER_SCOPES_MAX
+from fieldsync.limits import EAGER_SCOPES_MAX
 from fieldsync.messages import VERSION, Again, Differ, Eager, Forgotten, Hello
 from fieldsync.replica import peer_id
+from fieldsync.shared import Shared
 from fieldsync.store import Pair
 from fieldsync.trust import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fieldsync import existence
+    from fieldsync.eager import Offer
     from fieldsync.exchange import State
-    from fieldsync.messages import Message, Settled
+    from fieldsync.messages import Message
     from fieldsync.replica import Replica
     from fieldsync.store import Reader, Scope, Writer
 
 STATE_BYTES = 8
-
-
-@dataclass(slots=True)
-class Shared:
-    """One scope of the conversation."""
-
-    name: str
-    state: bytes  # the peer's, as its greeting has it
-    token: bytes = b""
-    own: Declaration | None = None
-    peer: Declaration | None = None
-    gone: existence.Taker | None = None  # finds out what the peer has no more, where it forgot removals
-    lives: existence.Giver | None = None  # the same, for the peer
-    sent: bool = False  # our stream is done
-    received: bool = False  # theirs is done
-    taken: bool = False  # and joined
-    told: Settled | None = None
-    heard: Settled | None = None
-    dropped: bool = False  # a newer stream writes this scope now
-
-    @property
-    def differs(self) -> bool:
-        """Whether the two sides have anything to tell each other here."""
-        return bool(self.token)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether both sides have said how it ended."""
-        return self.told is not None and self.heard is not None
 
 
 def _hash(*parts: bytes) -> bytes:
@@ -100,10 +70,16 @@ class Greeting:
         self._says_hub = False
         self._pair: Pair | None = None
         self._told: dict[str, bytes] = {}  # the initiator's states, as it told them
-        self._contexts: dict[str, Context] = {}  # that both had after an eager change
+        self._contexts: dict[str, Context] = {}  # that both had after an eager change of the initiator
+        self._answers: dict[str, tuple[bytes, Context]] = {}  # the responder's, where its changes came along
+        self._places: dict[int, int] = {}  # of scopes of which changes may come along, by place
         self._sent: dict[int, int] = {}  # changes that went along, by scope
         self._eager = 0  # how many are still to come
         self._is_lost = False  # those that come are of no use
+
+    def yields(self, *, initiator: bool) -> bool:
+        """Whether, of two records that differ without a reason, the peer's counts: a hub's, else the responder's."""
+        return (self._takes_all, not initiator) < (self._says_hub, initiator)
 
     # --- the initiator ---
 
@@ -134,57 +110,41 @@ class Greeting:
         changed = [
             (i, now) for i, (now, then) in enumerate(zip(self._told.values(), pair.each(), strict=True)) if now != then
         ]
-        eager = [self._eager_of(reader, i, pair.names[i]) for i, _ in changed[:EAGER_SCOPES_MAX]]
-        found = [one for one in eager if one is not None]
-        if found:
+        offers: list[Offer] = []
+        for place, (i, _) in enumerate(changed[:EAGER_SCOPES_MAX]):
+            name = pair.names[i]
+            one = eager.offer(reader, name, place, eager.agreed(reader, name, self._peer or b""))
+            if one is not None:
+                offers.append(one)
+                self._contexts[name] = one.context
+                self._sent[i] = one.changes
+        self.changes_sent = sum(self._sent.values())
+        if offers:
             self._replica.before_leaving()
-        return [Again(pair_id(self._replica.id, pair.names, pair.each()), changed, len(found)), *found]
-
-    def _eager_of(self, reader: Reader, index: int, name: str) -> Eager | None:
-        """All that a scope has beyond the context that the pair remembers, if that is little."""
-        scope = reader.scope(name)
-        assert scope is not None
-        base = reader.agreed(self._peer or b"", scope.id)
-        if base is None or self.states[name].is_provisional:
-            return None
-        own = reader.context(scope.id)
-        news = own - base
-        if (
-            base - own
-            or Context(scope.floor) - base
-            or not news
-            or reader.count_cells(scope.id, news) > EAGER_CELLS_MAX
-        ):
-            return None
-        chunks = list(giving.give(reader, scope, news))
-        if len(chunks) > 1:
-            return None
-        chunk, count = chunks[0] if chunks else (None, 0)
-        self.changes_sent += count
-        self._sent[index] = count
-        self._contexts[name] = own
-        return Eager(index, base.hash(), news, chunk)
+        again = Again(pair_id(self._replica.id, pair.names, pair.each()), changed, len(offers))
+        return [again, *[one.message for one in offers]]
 
     # --- receiving ---
 
     def receive(self, message: Hello | Again | Differ | Forgotten | Eager, *, initiator: bool) -> list[Message]:
         """Take in a message of the greeting; returns what to say next. `is_over` once all is known."""
         match message:
-            case Hello():
+            case Hello() if not self._eager:
                 self._check_versions(message)
                 self._trust(message.replica, message.takes_all)
                 return self._accept(message) if initiator else self._answer(message)
-            case Differ() if initiator and self._pair is not None and self._told:
+            case Differ() if initiator and self._pair is not None and self._told and not self._eager:
                 self._accept_differ(message, self._pair)
                 return []
-            case Forgotten() if initiator and self._pair is not None and not self.delay:
+            case Forgotten() if initiator and self._pair is not None and not (self.delay or self._eager):
                 self.delay, self._contexts, self.changes_sent = 1, {}, 0
                 self._pair = None
                 return [self._hello(self.states)]
             case Again() if not initiator and self._pair is None and not self._is_lost:
                 return self._recall(message)
-            case Eager() if not initiator and self._eager:
-                return self._take(message)
+            case Eager() if self._eager:
+                self._eager -= 1
+                return self._take_answer(message) if initiator else self._take(message)
         raise ProtocolError(f"a {type(message).__name__} that was not due")
 
     def _check_versions(self, hello: Hello) -> None:
@@ -221,13 +181,49 @@ class Greeting:
         self.shared = [Shared(name, different.get(i, same[name])) for i, name in enumerate(pair.names)]
         self._enter([name for name, _ in differ.more])
         self.shared += [Shared(name, b"") for name, _ in differ.more]
-        self.is_over = True
+        self._places, self._eager = dict(enumerate(i for i, _ in differ.different)), differ.eager
+        self.is_over = not self._eager
+
+    def _take_answer(self, message: Eager) -> list[Message]:
+        """Changes of the responder came along with its answer. Where they do not land, a declaration says so."""
+        i = self._place(message)
+        shared = self.shared[i]
+        sent = self._contexts.get(shared.name)
+        landed = eager.land(self._replica, shared.name, message, self._id or b"", sent)
+        if landed is None and self._is_gone(shared.name):  # to say nothing would be to say that it landed
+            raise SyncError(f"{shared.name!r} was left meanwhile; sync again")
+        if landed is not None:
+            self.changes_received += landed.changes
+            self.records_changed += landed.records
+            self.changes_sent += self._sent.get(i, 0) if landed.base == sent else 0
+            self._answers[shared.name] = shared.state, landed.context
+            if landed.before != self.states[shared.name]:
+                shared.along = 0  # what was written here meanwhile goes with the next greeting
+            self.states[shared.name] = landed.after
+        if shared.along is None and self.states[shared.name].short() != shared.state:
+            self.delay = 1
+        self.is_over = not self._eager
+        return []
+
+    def _place(self, message: Eager) -> int:
+        """Which scope an Eager is of, by its place in what came before; none comes twice."""
+        i = self._places.pop(message.place, None)
+        if i is None:
+            raise ProtocolError(f"a change of a scope in place {message.place}, which was not named, or has come")
+        return i
+
+    def _is_gone(self, name: str) -> bool:
+        with self._replica.store.reading() as reader:
+            return reader.scope(name) is None
 
     # --- the responder ---
 
     def _answer(self, hello: Hello) -> list[Message]:
         self._told = dict(hello.scopes)
-        self._look(self._told, every=hello.takes_all)
+        if self._takes_all:
+            self._enter(self._told)
+        with self._replica.store.reading() as reader:
+            self._look(reader, every=hello.takes_all)
         # in the order of the initiator, which knows what is urgent
         names = [name for name in self._told if name in self.states]
         names += [name for name in self.states if name not in self._told]
@@ -235,14 +231,11 @@ class Greeting:
         self.is_over = True
         return [self._hello(names)]
 
-    def _look(self, names: Iterable[str], *, every: bool) -> None:
-        """Read the own states of those of some scopes that are held, of all if every; enter them if this takes all."""
-        if self._takes_all:
-            self._enter(names)
-        with self._replica.store.reading() as reader:
-            for scope in reader.scopes():
-                if every or scope.name in self._told:
-                    self.states[scope.name] = exchange.state_of(reader, scope)
+    def _look(self, reader: Reader, *, every: bool) -> None:
+        """Read the own states of those scopes that were told of, of all if every."""
+        for scope in reader.scopes():
+            if every or scope.name in self._told:
+                self.states[scope.name] = exchange.state_of(reader, scope)
 
     def _enter(self, names: Iterable[str]) -> None:
         with self._replica.store.reading() as reader:
@@ -264,53 +257,59 @@ class Greeting:
         states = list(pair.each())
         for i, state in again.changed:
             states[i] = state
+        self._places = dict(enumerate(i for i, _ in again.changed))
         self._told = dict(zip(pair.names, states, strict=True))
-        return [] if self._eager else [self._differ(pair)]
+        return [] if self._eager else self._differ(pair)
 
-    def _take(self, eager: Eager) -> list[Message]:
-        self._eager -= 1
-        if not self._is_lost and self._pair is not None:
-            if eager.scope >= len(self._pair.names):
-                raise ProtocolError(f"a change of scope {eager.scope} of {len(self._pair.names)}")
-            self._land(self._pair.names[eager.scope], eager)
-            if not self._eager:
-                if self._contexts:
-                    self._replica.before_leaving()  # the answer is a promise: the peer may leave on it
-                return [self._differ(self._pair)]
-        return []
+    def _take(self, message: Eager) -> list[Message]:
+        if self._is_lost or self._pair is None:
+            return []
+        self._land(self._pair.names[self._place(message)], message)
+        return [] if self._eager else self._differ(self._pair)
 
-    def _land(self, name: str, eager: Eager) -> None:
+    def _land(self, name: str, message: Eager) -> None:
         """Land a change that came along, where nothing stands against it; else it comes again in a stream."""
-        with self._replica.writing() as batch:
-            writer = batch.writer
-            scope = writer.scope(name)
-            base = writer.agreed(self._id or b"", scope.id) if scope is not None else None
-            if scope is None or base is None or base.hash() != eager.base or scope.taker:
-                return
-            if base - writer.context(scope.id):
-                return
-            giver = base | eager.news
-            if eager.chunk is not None:
-                wall_ms = self._replica.wall_ms()
-                scope, taken = taking.take(writer, scope, base, giver, eager.chunk, wall_ms)
-                batch.note(name, taken.touched, taken.dots)
-                self.changes_received += taken.changes
-            writer.save_scope(taking.finish(writer, scope, Declaration(giver, Context(), [])))
-            batch.note(name, [], giver)
-        self.records_changed += len(batch.touched)
-        self._contexts[name] = giver
+        landed = eager.land(self._replica, name, message, self._id or b"", None)
+        if landed is not None:
+            self.changes_received += landed.changes
+            self.records_changed += landed.records
+            self._contexts[name] = landed.context
 
-    def _differ(self, pair: Pair) -> Differ:
-        self._look(pair.names, every=pair.is_hub)
+    def _differ(self, pair: Pair) -> list[Message]:
+        """What still differs, and the own changes there where it is known what the initiator has."""
+        if self._takes_all:
+            self._enter(pair.names)
+        with self._replica.store.reading() as reader:
+            self._look(reader, every=pair.is_hub)
+            own = {name: state.short() for name, state in self.states.items()}
+            different = [
+                (i, own[name]) for i, name in enumerate(pair.names) if name in own and own[name] != self._told[name]
+            ]
+            offers = self._offers(reader, pair, different)
         more = [name for name in self.states if name not in self._told]
-        own = {name: state.short() for name, state in self.states.items()}
         self.shared = [Shared(name, self._told[name]) for name in pair.names] + [Shared(name, b"") for name in more]
-        different = [
-            (i, own[name]) for i, name in enumerate(pair.names) if name in own and own[name] != self._told[name]
-        ]
         refused = [i for i, name in enumerate(pair.names) if name not in own]
+        for one in offers:
+            shared = self.shared[different[one.message.place][0]]
+            shared.along = one.changes
+            self.changes_sent += one.changes
+            self._answers[shared.name] = own[shared.name], one.context
+        if self._contexts or offers:
+            self._replica.before_leaving()  # the answer is a promise, too: the peer may leave on it
         self.is_over = True
-        return Differ(different, refused, [(name, own[name]) for name in more])
+        answer = Differ(different, refused, [(name, own[name]) for name in more], len(offers))
+        return [answer, *[one.message for one in offers]]
+
+    def _offers(self, reader: Reader, pair: Pair, different: list[tuple[int, bytes]]) -> list[Offer]:
+        """Of scopes of which just this side has news now."""
+        found: list[Offer | None] = []
+        for place, (i, _) in enumerate(different[:EAGER_SCOPES_MAX]):
+            name = pair.names[i]
+            base = self._contexts.get(name)
+            if base is None and self._told[name] == pair.each()[i]:
+                base = eager.agreed(reader, name, self._id or b"")
+            found.append(eager.offer(reader, name, place, base))
+        return [one for one in found if one is not None]
 
     # --- afterwards ---
 
@@ -318,6 +317,10 @@ class Greeting:
         """After a whole conversation: what the initiator told last, the contexts both have, and what a hub covers."""
         told, contexts = dict(self._told), dict(self._contexts)
         for shared in self.shared:
+            if shared.differs:
+                contexts.pop(shared.name, None)
+            elif shared.name in self._answers:
+                told[shared.name], contexts[shared.name] = self._answers[shared.name]
             said = shared.told if initiator else shared.heard
             if shared.differs and said is not None and shared.name in told:
                 told[shared.name] = exchange.State(said.context_hash, said.digest, is_provisional=False).short()
@@ -364,7 +367,7 @@ class Greeting:
     def _covered(self, reader: Reader, scope: Scope, shared: Shared) -> Context:
         if not shared.differs:  # equal contexts
             is_same = exchange.state_of(reader, scope).short() == shared.state
-            return reader.context(scope.id) if is_same else Context()
+            return reader.context(scope.id) if is_same else self._answers.get(shared.name, (b"", Context()))[1]
         assert shared.own is not None
         assert shared.peer is not None
         return shared.peer.context | (Context() if self._was_dropped(shared) else shared.own.context)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 VERSION = 1
 ARRAY_ITEMS_MAX = max(HELLO_SCOPES_MAX, FIELDS_MAX + 8)
 SKIPPABLE = 128
+BEGUN_HASH_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Again:
 class Eager:
     """All that a scope has beyond a context that the pair remembers."""
 
-    scope: int
+    place: int  # of the scope in what Again says has changed, or Differ differs
     base: bytes  # the hash of that context
     news: Context
     chunk: Chunk | None
@@ -76,6 +77,7 @@ class Differ:
     different: list[tuple[int, bytes]]
     refused: list[int]
     more: list[tuple[str, bytes]]
+    eager: int = 0  # how many changes come along
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,21 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """What a taker kept of a chunk that a cut link broke off."""
+
+    cells: int  # what the giver said with it, for itself
+    size: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Declare:
     """What the sender holds of a scope, as a taker, and can give, as a giver."""
 
     scope: int
     declaration: Declaration
+    begun: Begun | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +110,18 @@ class Stream:
     scope: int
     chunk: Chunk | None
     done: bool
+    rest: bytes = b""  # in place of a chunk: its body, or what Parts have not brought of it
+    goes_on: bool = False  # the body begins with what the receiver declared as begun
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the body of a chunk; a Stream brings the rest."""
+
+    scope: int
+    data: bytes
+    cells: int = 0  # in the first one of a body that begins anew: how large a chunk the giver had in mind
+    goes_on: bool = False  # in the first one of a body that begins with what the receiver declared as begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +201,7 @@ class Skipped:
 
 
 Greetings = Hello | Again | Eager | Differ | Forgotten
-Message = Greetings | Declare | Stream | Settled | Bye | Refusal | Want | Sketch | Ask | Answer | Packed
+Message = Greetings | Declare | Part | Stream | Settled | Bye | Refusal | Want | Sketch | Ask | Answer | Packed
 TYPES: dict[type, int] = {
     kind: number
     for number, kind in enumerate(
@@ -197,6 +221,7 @@ TYPES: dict[type, int] = {
             Differ,
             Forgotten,
             Packed,
+            Part,
         ),
         1,
     )
@@ -221,15 +246,19 @@ def _body(message: Message) -> dict[str, Any]:
     match message:
         case Hello(replica, time_ms, takes_all, scopes, versions):
             return {"v": versions, "r": replica, "t": time_ms, "a": takes_all, "s": scopes}
-        case Declare(scope, declaration):
+        case Declare(scope, declaration, begun):
             body: dict[str, Any] = {"s": scope, "c": declaration.context.data}
             if declaration.floor:
                 body["!f"] = declaration.floor.data
             if declaration.provisional:
                 body["p"] = [(giver.data, dots.data) for giver, dots in declaration.provisional]
+            if begun is not None:
+                body["b"] = (begun.cells, begun.size, begun.hash)
             return body
-        case Stream(scope, chunk, done):
-            return {"s": scope, **({"d": True} if done else {}), **(chunk_body(chunk) if chunk else {})}
+        case Stream(scope, chunk, done, rest, goes_on):
+            return {"s": scope, **given(d=done, r=rest, g=goes_on), **(chunk_body(chunk) if chunk else {})}
+        case Part(scope, data, cells, goes_on):
+            return {"s": scope, **given(n=cells, g=goes_on), "r": data}
         case Settled(scope, context_hash, digest, is_provisional, is_superseded):
             flags = {"p": True} if is_provisional else {}
             return {"s": scope, "h": context_hash, "g": digest, **flags, **({"x": True} if is_superseded else {})}
@@ -237,13 +266,13 @@ def _body(message: Message) -> dict[str, Any]:
             return {}
         case Again(pair, changed, eager):
             return {"h": pair, **given(c=changed, e=eager)}
-        case Eager(scope, base, news, chunk):
+        case Eager(place, base, news, chunk):
             body = eager_body(chunk, news) if chunk else {}
-            return {**given(s=scope), "b": base, "c": news.data, **body}
+            return {**given(s=place), "b": base, "c": news.data, **body}
         case Packed(name, base, context, floor, key, alive):
             return {"n": name, "c": context.data, "!f": floor.data, **given(b=base.data, k=key, i=alive)}
-        case Differ(different, refused, more):
-            return given(d=different, x=refused, n=more)
+        case Differ(different, refused, more, eager):
+            return given(d=different, x=refused, n=more, e=eager)
         case Want(scope, number, key):
             return {"s": scope, "n": number, **({"k": key} if key else {})}
         case Sketch(scope, symbols):
@@ -264,18 +293,38 @@ def decode(frame: bytes) -> Message | Skipped:
         return Skipped(frame[0])
     if frame[0] not in READERS:
         raise DecodeError(f"a frame of type {frame[0]}, which this version does not know and may not skip")
+    fields = _fields(frame[1:])
+    message = READERS[frame[0]](fields)
+    fields.finish()
+    return message
+
+
+def _fields(data: bytes) -> Fields:
     try:
         body = _msgpack().unpackb(
-            frame[1:], use_list=True, strict_map_key=True, max_array_len=ARRAY_ITEMS_MAX, max_map_len=64
+            data, use_list=True, strict_map_key=True, max_array_len=ARRAY_ITEMS_MAX, max_map_len=64
         )
     except (ValueError, _msgpack().UnpackException) as error:
         raise DecodeError(f"a frame that is not msgpack: {error}") from None
     if not isinstance(body, dict):
         raise DecodeError("a frame whose body is not a map")
-    fields = Fields(body)
-    message = READERS[frame[0]](fields)
+    return Fields(body)
+
+
+def encode_chunk(chunk: Chunk) -> bytes:
+    """The body of a chunk, to travel in parts."""
+    body: bytes = _msgpack().packb(chunk_body(chunk))
+    return body
+
+
+def decode_chunk(body: bytes) -> Chunk:
+    """The chunk of a body that came in parts. DecodeError where it is malformed."""
+    fields = _fields(body)
+    chunk = chunk_of(fields)
+    if chunk is None:
+        raise DecodeError("the body of a chunk without columns")
     fields.finish()
-    return message
+    return chunk
 
 
 def _hello(fields: Fields) -> Hello:
@@ -295,11 +344,33 @@ def _declare(fields: Fields) -> Declare:
     floor = Context(fields.data("!f", CONTEXT_BYTES_MAX, default=b"")).check()
     groups = fields.pairs("p", PROVISIONAL_GROUPS_MAX, bytes, bytes, [])
     provisional = [(Context(giver).check(), Context(dots).check()) for giver, dots in groups]
-    return Declare(scope, Declaration(context, floor, provisional))
+    return Declare(scope, Declaration(context, floor, provisional), _begun(fields) if "b" in fields else None)
+
+
+def _begun(fields: Fields) -> Begun:
+    items = fields.items("b", 3)
+    if [type(item) for item in items] != [int, int, bytes]:
+        raise DecodeError("a declaration whose begun chunk is not told by a number, a size and a hash")
+    begun = Begun(*items)
+    if not (0 < begun.cells <= SEQ_MAX and 0 < begun.size < FRAME_BYTES_MAX and len(begun.hash) == BEGUN_HASH_BYTES):
+        raise DecodeError("a declaration whose begun chunk is out of bounds")
+    return begun
 
 
 def _stream(fields: Fields) -> Stream:
-    return Stream(fields.number("s", HELLO_SCOPES_MAX), chunk_of(fields), fields.flag("d"))
+    scope, chunk, done = fields.number("s", HELLO_SCOPES_MAX), chunk_of(fields), fields.flag("d")
+    rest, goes_on = fields.data("r", FRAME_BYTES_MAX, default=b""), fields.flag("g")
+    if (rest and chunk is not None) or (goes_on and not rest):
+        raise DecodeError("a stream with a chunk and the rest of another, or one that goes on without a rest")
+    return Stream(scope, chunk, done, rest, goes_on)
+
+
+def _part(fields: Fields) -> Part:
+    scope, data = fields.number("s", HELLO_SCOPES_MAX), fields.data("r", FRAME_BYTES_MAX)
+    cells, goes_on = fields.number("n", SEQ_MAX, 0), fields.flag("g")
+    if not data or (cells and goes_on):
+        raise DecodeError("a part of nothing, or one that begins and goes on")
+    return Part(scope, data, cells, goes_on)
 
 
 def _again(fields: Fields) -> Again:
@@ -308,16 +379,17 @@ def _again(fields: Fields) -> Again:
 
 
 def _eager(fields: Fields) -> Eager:
-    scope, base = fields.number("s", HELLO_SCOPES_MAX, 0), fields.data("b", 8, exact=True)
+    place, base = fields.number("s", EAGER_SCOPES_MAX - 1, 0), fields.data("b", 8, exact=True)
     news = Context(fields.data("c", CONTEXT_BYTES_MAX)).check()
-    return Eager(scope, base, news, chunk_of(fields, b"" if fields.flag("w") else news.authors()))
+    return Eager(place, base, news, chunk_of(fields, b"" if fields.flag("w") else news.authors()))
 
 
 def _differ(fields: Fields) -> Differ:
     refused = fields.items("x", HELLO_SCOPES_MAX, [])
     if not ascend(refused):
         raise DecodeError("scopes that do not ascend")
-    return Differ(states_of(fields, "d"), refused, named_states(fields, "n"))
+    eager = fields.number("e", EAGER_SCOPES_MAX, 0)
+    return Differ(states_of(fields, "d"), refused, named_states(fields, "n"), eager)
 
 
 def _packed(fields: Fields) -> Packed:
@@ -374,4 +446,5 @@ READERS: dict[int, Callable[[Fields], Message]] = {
     13: _differ,
     14: lambda _: Forgotten(),
     15: _packed,
+    16: _part,
 }
