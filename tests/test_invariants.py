@@ -182,7 +182,7 @@ def test_bytes_are_in_proportion_to_the_changes_after_any_absence(tmp_path, chan
     report = device.sync(hub)
     size = report.bytes_sent + report.bytes_received
     assert size <= 800 + 90 * changes
-    assert report.round_trips == 2
+    assert report.round_trips == (2 if trimmed else 1)  # what is little comes along with the answer
     assert first.bytes_received > 4_000
     assert state(hub.replica)[SCOPE][0] == state(device.replica)[SCOPE][0]
     assert device["notes"].where().count() == 1_000

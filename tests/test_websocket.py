@@ -139,7 +139,8 @@ def test_a_stream_of_many_frames_arrives_whole(hub, device, server):
     assert report.records_changed == 6000
     assert report.bytes_received > 1_500_000
     assert told == sorted(told)
-    assert 0 < told[len(told) // 2] < told[-1] == 6000
+    assert any(0 < count < 6000 for count in told)
+    assert told[-1] == 6000
     assert device.scopes() == hub.scopes()
 
 

@@ -90,7 +90,10 @@ def _columns(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:
 
 
 def _index(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:
-    """Each live cell's change is in the index, with an entry that names its row, and counts all that live."""
+    """Each live cell's change is in the index, with an entry that names its row; the count of those that live is exact.
+
+    Entries may name rows in which the change has no cell any more.
+    """
     found = []
     index = {(reader.dictionary.author(row.author), row.seq): row for row in _changes(reader, scope)}
     living: Counter[model.Dot] = Counter()
@@ -104,7 +107,7 @@ def _index(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:
             if address == cells.EXISTENCE and Entry(row.collection, name.n, row.id, 1) not in entries:
                 found.append(f"the index does not find the incarnation {name} in {place}: {index.get(dot)}")
     for dot, row in index.items():
-        if row.live < living[dot]:
+        if row.live != living[dot] and not row.flags & REMOVING:
             found.append(f"the index counts {row.live} cells of {dot}, of which {living[dot]} live")
     return found
 

@@ -35,6 +35,15 @@ class Held:
         """Its live cells and their values; of an existence cell the record's name."""
         return cells_of(self.record, self.name)
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """How the index names it."""
+        return 0 if self.is_orphan else self.collection, self.id
+
+    def dots(self) -> set[model.Dot]:
+        """The changes that have a cell in it, or created it."""
+        return {dot for _, _, dot in self.cells()} | {name.dot for name in self.record}
+
 
 def cells_of(record: model.Record, name: bytes = b"") -> dict[Cid, bytes]:
     """The live cells of a record and their values."""

@@ -6,27 +6,31 @@ import random
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
 
 from tests import canonical, model
 from tests.simulation import cells
 from tests.simulation.audit import audit
 from tests.simulation.cells import EXISTENCE
+from tests.simulation.disk import FlakyStore, Killed
 from tests.simulation.inner import InnerChange, Op, seen_at, topmost
 from tests.simulation.oracle import Truth, Violation
 
 import fieldsync as fs
-from fieldsync import clock
+from fieldsync import clock, copies
+from fieldsync.changes import REMOVING
 from fieldsync.database import Database
-from fieldsync.errors import DiskFull
+from fieldsync.examine import places
 from fieldsync.limits import DRIFT_MS_MAX
 from fieldsync.replica import Replica
-from fieldsync.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from fieldsync.sqlite import SQLiteReader, SQLiteWriter
+    from tests.simulation.disk import Image
+
+    from fieldsync.sqlite import SQLiteReader
     from fieldsync.store import Scope
 
 
@@ -42,20 +46,6 @@ class EarlierOrder(fs.Record, table="orders"):
 
 
 DECLARATIONS: list[tuple[type[fs.Record], ...]] = [(Order,), (EarlierOrder,), ()]
-
-
-class FlakyStore(SQLiteStore):
-    """A store whose disk is full when told so."""
-
-    is_full = False
-
-    @contextmanager
-    def writing(self) -> Iterator[SQLiteWriter]:
-        with super().writing() as writer:
-            yield writer
-            if self.is_full:
-                self.is_full = False
-                raise DiskFull("simulated")
 
 
 class World:
@@ -74,39 +64,55 @@ class World:
     def mint(self) -> bytes:
         return self._names.randbytes(8)
 
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Files are named by this world's chance: frames name them, and equal seeds give equal frames."""
+        with patch.object(copies.os, "urandom", self._names.randbytes):
+            yield
+
 
 class Device:
     """One replica. All it does goes through `database`, or below it through `land`."""
 
-    def __init__(self, world: World, name: str, *, is_hub: bool, declared: tuple[type[fs.Record], ...]) -> None:
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        *,
+        is_hub: bool,
+        declared: tuple[type[fs.Record], ...],
+        image: Image | None = None,
+    ) -> None:
+        """image: of another device's file, of which this one is a copy."""
         self.world = world
         self.name = name
         self.is_hub = is_hub
         self.offset_ms = 0
         self.latest_ms = 0  # the furthest that its own clock ever showed
+        self.path = world.folder / f"{name}.db"
+        self.notes = world.folder / f"{name}.notes"
+        if image is not None:
+            image.put(self.path, self.notes)
         self.database = self._open(declared)
-        with self.store.writing() as writer:  # frames name it: equal seeds, equal frames
-            writer.set_meta("replica", world.mint() * 2)
-        self.replica.id = self._meta("replica")
 
     def _open(self, declared: tuple[type[fs.Record], ...]) -> Database:
-        self.store = FlakyStore(self.world.folder / f"{self.name}.db", full=False)
+        self.store = FlakyStore(self.path, self.notes)
+        with self.world.naming():
+            copies.recognise(self.store, self.notes)
         self.replica = Replica(self.store, takes_all=self.is_hub, wall_ms=self.wall_ms, mint=self.world.mint)
         return Database(self.replica, declared)
 
-    def reopen(self, declared: tuple[type[fs.Record], ...]) -> None:
-        """Close the file and open it again, with another version of the app."""
+    def reopen(self, declared: tuple[type[fs.Record], ...], image: Image | None = None) -> None:
+        """Close the file and open it again, with another version of the app; image: what the file is by then."""
         self.database.close()
+        if image is not None:
+            image.put(self.path, self.notes)
         self.database = self._open(declared)
 
     def wall_ms(self) -> int:
         shown = self.world.now_ms + self.offset_ms
         self.latest_ms = max(self.latest_ms, shown)
         return shown
-
-    def _meta(self, name: str) -> Any:
-        with self.store.reading() as reader:
-            return reader.meta(name)
 
     # --- looking ---
 
@@ -115,9 +121,34 @@ class Device:
             return [scope.name for scope in reader.scopes()]
 
     def context(self, scope: str) -> set[model.Dot]:
+        return self.contexts().get(scope, set())
+
+    def contexts(self) -> dict[str, set[model.Dot]]:
+        """What is accounted for, by scope."""
+        with self.store.reading() as reader:
+            return {scope.name: cells.dots_of(reader.context(scope.id)) for scope in reader.scopes()}
+
+    def provisional(self, scope: str) -> set[model.Dot]:
         with self.store.reading() as reader:
             held = reader.scope(scope)
-            return cells.dots_of(reader.context(held.id)) if held else set()
+            return set(reader.provisional_dots(held.id)) if held else set()
+
+    def whole(self, scope: str) -> dict[model.Dot, set[tuple[int, int]]]:
+        """The changes accounted for of which, by the index, all that was written lives; and the rows named there."""
+        with self.store.reading() as reader:
+            held = reader.scope(scope)
+            rows = [change for change, _ in reader.indexed(held.id)] if held else []
+            found = {
+                (reader.dictionary.author(row.author), row.seq): places(row.entries)
+                for row in rows
+                if row.live == row.parts and not row.flags & REMOVING
+            }
+        return {dot: found[dot] for dot in found.keys() & self.context(scope)}
+
+    def authors(self) -> dict[str, bytes]:
+        """By scope, the author under which it is written now, if there is one."""
+        with self.store.reading() as reader:
+            return {scope.name: reader.dictionary.author(scope.author) for scope in reader.authored()}
 
     def rows(self, scope: str) -> list[cells.Held]:
         with self.store.reading() as reader:
@@ -161,7 +192,7 @@ class Device:
     def transact(self, ops: list[Op]) -> None:
         """A transaction through the public interface, each record at most once in it."""
         before = self._before(ops)
-        with self.database.write() as tx:
+        with self._noting(lambda: self._note(ops, before)), self.database.write() as tx:
             for op in ops:
                 if op.kind in ("delete", "replace"):
                     tx.delete(self._of(op), op.key, scope=op.scope)
@@ -174,7 +205,17 @@ class Device:
                         setattr(draft, name, value)
                     if op.hours:
                         draft.hours += op.hours
-        self._note(ops, before)
+
+    @contextmanager
+    def _noting(self, note: Callable[[], None]) -> Iterator[None]:
+        """Tell the oracle of a transaction that is in the file, though its process may have died with it."""
+        try:
+            yield
+        except Killed as killed:
+            if killed.has_written:
+                note()
+            raise
+        note()
 
     def load(self, scope: str, collection: str, rows: dict[str, dict[str, Any]]) -> None:
         """A bulk load: new keys in one change, differing ones in another."""
@@ -188,9 +229,13 @@ class Device:
             differing += [replace(op, kind="update", values=changed)] if changed else []
         named = [NamedRow(op.values, op.key) for op in ops]
         of = self._of(Op("load", scope, collection, ""))
-        self.database.load(of, named, key=lambda row: cast("NamedRow", row).key, scope=lambda row: scope)
-        self._note([op for op in ops if op not in known], before, later=bool(differing))
-        self._note(differing, before)
+
+        def note() -> None:
+            self._note([op for op in ops if op not in known], before, later=bool(differing))
+            self._note(differing, before)
+
+        with self._noting(note):
+            self.database.load(of, named, key=lambda row: cast("NamedRow", row).key, scope=lambda row: scope)
 
     def _of(self, op: Op) -> Any:
         declared = self.database._collections.get(op.collection)
@@ -214,10 +259,11 @@ class Device:
             dot = author, held.seq - later
             removal_dot = author, held.seq - later - bool(writes)
             truth = self.world.truth(scope)
-            for op in some:
-                if op.kind in ("delete", "replace"):
-                    for name, inc in before[scope, op.collection, op.key].items():
-                        truth.delete(removal_dot, name, cells.cells_of({name: inc}))
+            removing = [op for op in some if op.kind in ("delete", "replace")]
+            truth.expect_new(([dot] if writes else []) + ([removal_dot] if removing else []))
+            for op in removing:
+                for name, inc in before[scope, op.collection, op.key].items():
+                    truth.delete(removal_dot, name, cells.cells_of({name: inc}))
             creates = [op for op in writes if op.kind != "update"]
             for op in writes:
                 if op.kind == "update":
@@ -252,12 +298,15 @@ class Device:
 
     def inner(self, scope: str, ops: list[Op]) -> None:
         """A transaction of set elements, texts, kinds of a later version and dismissals, in one scope."""
-        with self.store.writing() as writer:
-            inner = InnerChange(writer, writer.enter(scope), self.world.truth(scope), self.wall_ms(), self.world.mint)
+        truth, inner = self.world.truth(scope), None
+
+        def note() -> None:
+            if inner is not None:
+                inner.note()
+
+        with self._noting(note), self.store.writing() as writer:
+            inner = InnerChange(writer, writer.enter(scope), truth, self.wall_ms(), self.world.mint)
             inner.run(ops)
-        for cid, value, replaces, rivals in inner.written:
-            self.world.truth(scope).write(cid, value, replaces, rivals)
-        self.world.truth(scope).remove(inner.removal_dot, inner.removed)
 
 
 class NamedRow(dict[str, Any]):

@@ -87,6 +87,14 @@ class InnerChange:
                 getattr(self, f"_{op.kind}")(op, self._record(op))
         self._land()
 
+    def note(self) -> None:
+        """Tell the oracle, once it is committed."""
+        self.truth.expect_new({cid[2] for cid, *_ in self.written} | ({self.removal_dot} if self.removed else set()))
+        for cid, value, replaces, rivals in self.written:
+            self.truth.write(cid, value, replaces, rivals)
+        if self.removed:
+            self.truth.remove(self.removal_dot, self.removed)
+
     def _land(self) -> None:
         writer = self.writer
         made = [inc for piece in self.pieces.values() for inc in piece.values()]

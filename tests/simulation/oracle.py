@@ -33,6 +33,24 @@ class Truth:
     increments: list[tuple[Dot, Name, str, float]] = field(default_factory=list)
     by_dot: dict[Dot, list[Cid]] = field(default_factory=dict)
 
+    def dots(self) -> set[Dot]:
+        """All changes that were ever made, and were not undone before anybody had seen them."""
+        return self.by_dot.keys() | self.removed.keys()
+
+    def expect_new(self, dots: Iterable[Dot]) -> None:
+        """Violation where a change is named as another one was."""
+        for dot in dots:
+            if dot in self.by_dot or dot in self.removed:
+                raise Violation(f"two changes are named {dot}")
+
+    def undo(self, dots: Iterable[Dot]) -> None:
+        """Changes went without a trace before anybody had seen them; their names may be given again."""
+        for dot in dots:
+            for cid in self.by_dot.pop(dot, ()):
+                del self.written[cid], self.replaced[cid], self.rivals[cid]
+            self.removed.pop(dot, None)
+            self.increments = [one for one in self.increments if one[0] != dot]
+
     def write(self, cid: Cid, value: bytes, replaces: Iterable[Cid] = (), rivals: Iterable[Cid] = ()) -> None:
         """A cell was written by somebody who saw those it replaces, and those of other incarnations of the key."""
         self.written[cid] = value

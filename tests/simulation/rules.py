@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 from tests import model
 from tests.simulation import cells
+from tests.simulation.disaster_rules import DISASTER_RULES
 
 from fieldsync import exchange, existence, giving, leaving, record, taking
 from fieldsync.changes import TakenChange
@@ -87,7 +88,7 @@ def giver_moves() -> Iterator[None]:
     """What a giver streams is not of the moment that its context is of."""
     kept = giving.give
 
-    def give(reader: Reader, scope: Scope, dots: Context) -> Iterator[tuple[Chunk, int]]:
+    def give(reader: Reader, scope: Scope, dots: Context, first: int = 0) -> Iterator[tuple[Chunk, int]]:
         store = reader._store  # type: ignore[attr-defined]
         for author, low, high in dots.intervals():
             for seq in range(low, high + 1):
@@ -308,5 +309,6 @@ RULES = {
         drops_before_done,
         left_with_relayed,
         author_again,
+        *DISASTER_RULES,
     )
 }

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import random
 import tempfile
 import traceback
-from collections import Counter, deque
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +14,16 @@ from unittest.mock import patch
 
 from tests.simulation import cells
 from tests.simulation.device import DECLARATIONS, Device, World
+from tests.simulation.disasters import Disasters
+from tests.simulation.disk import Killed
 from tests.simulation.inner import Op
+from tests.simulation.ledger import Escrow
 from tests.simulation.oracle import Violation
+from tests.simulation.stage import Outcome, nothing_to_mend
+from tests.simulation.traffic import Traffic
 
-from fieldsync import bundle, exchange, giving
-from fieldsync.errors import ClosedError, DigestMismatch, DiskFull, NotDelivered, ProtocolError, SyncError
+from fieldsync import bundle, exchange, giving, leaving, parting
 from fieldsync.memory import join
-from fieldsync.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,34 +33,32 @@ MINUTE, DAY, YEAR = 60_000, 86_400_000, 31_557_600_000
 OFFSETS_MS = [0, 0, 0, 0, 2_000, -MINUTE, 20 * MINUTE, -10 * YEAR, 10 * YEAR, 76 * YEAR]  # the last: the year 2100
 STEPS_MS = [0, 0, 1, 1, 30, 1_000, MINUTE, 10 * MINUTE, DAY]
 CHUNK_CELLS = [1, 1, 4, 20, 50_000]
+HUBS = [0, 0, 1, 1, 1, 2]  # how many of the devices
 ACTIONS = {  # how often each is done; a run leaves some out and does others more
     "transact": 40,
     "inner": 16,
     "load": 4,
     "link": 24,
     "cut": 8,
+    "stall": 4,
     "enter": 3,
     "leave": 6,
     "pack": 3,
     "unpack": 5,
+    "read_escrow": 2,
     "trim": 6,
     "reopen": 3,
     "set_clock": 2,
     "fill_disk": 2,
+    "die": 3,
+    "repair": 4,
+    "back_up": 2,
+    "copy": 1,
+    "restore": 2,
     "lose": 0.3,
 }
 OUTER = ["create", *["update"] * 5, "delete", "replace"]
 INNER = ["tag", "tag", "untag", "write", "write", "compact", "later", "dismiss"]
-
-
-@dataclass
-class Outcome:
-    """What came of one seed."""
-
-    seed: int
-    violation: str | None = None
-    trace: list[str] = field(default_factory=list)
-    stats: Counter[str] = field(default_factory=Counter)
 
 
 @contextmanager
@@ -69,6 +67,7 @@ def _small_chunks(chance: random.Random) -> Iterator[None]:
     cells, groups = chance.choice(CHUNK_CELLS), chance.choice([1, 16])
     with (
         patch.object(giving, "CHUNK_CELLS_TARGET", cells),
+        patch.object(parting, "PART_BYTES_MIN", 100 if cells < max(CHUNK_CELLS) else parting.PART_BYTES_MIN),
         patch.object(exchange, "PROVISIONAL_GROUPS_MAX", groups),
     ):
         yield
@@ -79,7 +78,11 @@ def run(seed: int) -> Outcome:
     outcome = Outcome(seed)
     chance = random.Random(seed)
     memory = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder, _small_chunks(chance):
+    with (
+        tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder,
+        _small_chunks(chance),
+        nothing_to_mend(),
+    ):
         schedule = Schedule(World(Path(folder), chance), outcome)
         try:
             schedule.play()
@@ -94,57 +97,25 @@ def run(seed: int) -> Outcome:
     return outcome
 
 
-class Link:
-    """One conversation between two devices, frame by frame."""
-
-    def __init__(self, number: int, devices: tuple[Device, Device], scopes: list[str] | None) -> None:
-        self.number = number
-        self.devices = devices
-        self.sides = (
-            Session(devices[0].replica, initiator=True, scopes=scopes, peer=devices[1].name),
-            Session(devices[1].replica, initiator=False),
-        )
-        self.queues: tuple[deque[bytes], deque[bytes]] = (deque(), deque())  # frames on their way from each side
-        self.is_faulty = False  # a frame came twice: the protocol may refuse to go on
-
-    def close(self) -> None:
-        for side in self.sides:
-            side.close()
-
-
-class Schedule:
+class Schedule(Traffic, Disasters):
     """One run."""
 
     def __init__(self, world: World, outcome: Outcome) -> None:
-        self.world, self.chance, self.outcome = world, world.chance, outcome
-        self.links: list[Link] = []
-        self.link_count = 0
-        self.lost: list[Device] = []
+        super().__init__(world, outcome)
         self.bundles: list[bytes] = []
         self.scopes = SCOPES[: self.chance.choice([1, 1, 1, 2, 3])]
         self.keys = [f"k{i}" for i in range(self.chance.choice([1, 2, 4]))]
-        self.weights = {name: weight * self.chance.choice([0.2, 1, 1, 4]) for name, weight in ACTIONS.items()}
+        self.weights = {name: weight * self.chance.choice([0, 0.2, 1, 1, 4]) for name, weight in ACTIONS.items()}
         self.haste = self.chance.choice([6, 12, 40])  # how many frames move between two actions, at most
-        count = self.chance.randrange(3, 7)
-        hub = self.chance.random() < 0.6
-        self.devices = [
-            Device(world, f"d{i}", is_hub=hub and i == 0, declared=self.chance.choice(DECLARATIONS))
-            for i in range(count)
-        ]
-        for device in self.devices:
+        self.device_count = self.chance.randrange(3, 6)
+        hubs = self.chance.choice(HUBS)
+        for i in range(self.device_count):
+            device = Device(world, f"d{i}", is_hub=i < hubs, declared=self.chance.choice(DECLARATIONS))
             held = self.chance.randrange(1, min(len(self.scopes), 2) + 1)
             some = self.scopes if device.is_hub else self.chance.sample(self.scopes, held)
             device.database.enter(*some)
             device.offset_ms = self.chance.choice(OFFSETS_MS)
-
-    def say(self, text: str) -> None:
-        self.outcome.trace.append(text)
-
-    def close(self) -> None:
-        for link in self.links:
-            link.close()
-        for device in self.devices + self.lost:
-            device.database.close()
+            self.devices.append(device)
 
     # --- under fire ---
 
@@ -152,17 +123,20 @@ class Schedule:
         """Safety under fire; then the faults stop, all sync, and all go on working."""
         for _ in range(self.chance.randrange(30, 140)):
             self.world.now_ms += self.chance.choice(STEPS_MS)
-            self.act()
+            self.step(self.act)
             for _ in range(self.chance.randrange(self.haste)):
                 if self.links:
-                    self.move(self.chance.choice(self.links))
-            if self.chance.random() < 0.15:
+                    self.step(lambda: self.move(self.chance.choice(self.links)))
+            if self.chance.random() < 0.1:
                 self.chance.choice(self.devices).check()
                 self.check_pairs()
+                self.ledger.check()
         while self.links:
             self.drop(self.links[0])
         for device in self.devices:
-            device.store.is_full = False
+            device.store.be_sound()
+        while self.ledger.escrows:
+            self.read_escrow(self.devices[0])
         self.converge()
         for device in self.devices:
             self.world.now_ms += 1_000
@@ -170,9 +144,20 @@ class Schedule:
             self.inner(device)
         self.converge()
 
+    def step(self, action: Any) -> None:
+        """Do something in which a process may die."""
+        try:
+            action()
+        except Killed as killed:
+            self.died(killed)
+
     def act(self) -> None:
         (name,) = self.chance.choices(list(self.weights), list(self.weights.values()))
-        getattr(self, name)(self.chance.choice(self.devices))
+        device = self.chance.choice(self.devices)
+        if not device.scopes():
+            name = "enter"
+        self.outcome.stats[name] += 1
+        getattr(self, name)(device)
 
     def values(self, device: Device, op: Op) -> Op:
         """Chance values for an op, of types that every version of the app knows."""
@@ -217,31 +202,11 @@ class Schedule:
         rows = {key: self.values(device, Op("create", scope, collection, key)).values for key in keys}
         self.attempt(device, f"load {scope} {collection} {rows}", lambda: device.load(scope, collection, rows))
 
-    def attempt(self, device: Device, text: str, action: Any) -> None:
-        try:
-            action()
-        except DiskFull:
-            text += " -> disk full"
-        except NotDelivered:
-            text += " -> not delivered"
-        self.say(f"{device.name} {text}")
-
-    def reopen(self, device: Device) -> None:
-        """Close and open a device, with another version of the app; its links are cut before or after."""
-        here = [link for link in self.links if device in link.devices]
-        early = self.chance.random() < 0.5
-        device.store.is_full = False  # whether opening writes depends on what is declared
-        for link in here if early else ():
-            self.drop(link)
-        declared = self.chance.choice(DECLARATIONS)
-        self.say(f"{device.name} reopens with {declared}")
-        device.reopen(declared)
-        for link in here if not early else ():
-            self.drop(link)
-
     def enter(self, device: Device) -> None:
-        scope = self.chance.choice(self.scopes)
-        self.attempt(device, f"enters {scope}", lambda: device.database.enter(scope))
+        """Hold a scope, or hold it more or less urgently."""
+        scope, priority = self.chance.choice(self.scopes), self.chance.choice([None, 0, 1, 2])
+        action = lambda: device.database.enter(scope, priority=priority)  # noqa: E731
+        self.attempt(device, f"enters {scope} {priority}", action)
 
     def trim(self, device: Device) -> None:
         """Forget removals: all, or all but some of the latest."""
@@ -252,15 +217,42 @@ class Schedule:
         )
 
     def leave(self, device: Device) -> None:
-        """Leave a scope, if a hub has all of it; its streams end by themselves."""
+        """Leave a scope, if a hub has all of it or with an escrow; its streams end by themselves."""
         if device.is_hub:
             return
-        scope = self.chance.choice(device.scopes())
-        self.attempt(device, f"leaves {scope}", lambda: device.replica.leave([scope]))
-        for link in self.links:  # in which a peer may speak of a scope that is no longer there
-            link.is_faulty |= device in link.devices
-        if len(device.scopes()) == 0 or self.chance.random() < 0.5:
+        scope, how = self.chance.choice(device.scopes()), self.chance.choice(["plain", "plain", "frozen", "escrow"])
+        if how == "frozen":
+            self.attempt(device, f"packs all of {scope}", lambda: self.write_bundle(device, [scope], None))
+        for link in self.links_of(device):  # in which a peer may speak of a scope that is no longer there
+            link.is_faulty = True
+        action = self.leave_with_escrow if how == "escrow" else lambda device, scope: device.database.leave(scope)
+        with self.ledger.leaving(device, scope):
+            is_gone = self.attempt(device, f"leaves {scope} {how}", lambda: action(device, scope))
+        if not device.scopes() or self.chance.random() < 0.5:
             self.attempt(device, f"enters {scope} again", lambda: device.database.enter(scope))
+        if how == "frozen" and is_gone and self.chance.random() < 0.5:
+            self.take(device, self.bundles[-1])
+
+    def leave_with_escrow(self, device: Device, scope: str) -> None:
+        """What no hub is known to have goes into a bundle, which counts once the scope is left."""
+        path = self.world.folder / f"{device.name}.escrow"
+        path.unlink(missing_ok=True)
+        with device.store.reading() as reader:
+            held = reader.scope(scope)
+            assert held is not None
+            dots = frozenset(cells.dots_of(leaving.pending(reader, held)))
+        try:
+            device.database.leave(scope, escrow=path)
+        finally:
+            if scope not in device.scopes():
+                self.ledger.escrows.append(Escrow(scope, dots, path.read_bytes()))
+
+    def read_escrow(self, _: Device) -> None:
+        """A hub takes an escrow in; where there is none any more, anybody does."""
+        for escrow in self.ledger.escrows[:1]:
+            device = self.chance.choice([one for one in self.devices if one.is_hub] or self.devices)
+            if self.take(device, escrow.data):
+                self.ledger.read(escrow, device)
 
     def pack(self, device: Device) -> None:
         """Write a bundle, for anybody or for what another device has now, to be carried about."""
@@ -268,96 +260,26 @@ class Schedule:
         if self.chance.random() < 0.5:
             with other.store.reading() as reader:
                 bases = {scope.name: reader.context(scope.id) for scope in reader.scopes()}
+        names = self.chance.choice([None, device.scopes()[:1]])
+        text = f"packs {names} {'for ' + other.name if bases else ''}"
+        self.attempt(device, text, lambda: self.write_bundle(device, names, bases))
+
+    def write_bundle(self, device: Device, scopes: list[str] | None, bases: Any) -> None:
         file = io.BytesIO()
-        bundle.write(device.replica, file, self.chance.choice([None, device.scopes()[:1]]), bases)
+        bundle.write(device.replica, file, scopes, bases)
         self.bundles = [*self.bundles[-4:], file.getvalue()]
-        self.say(f"{device.name} packs {len(file.getvalue())} bytes {'for ' + other.name if bases else ''}")
 
     def unpack(self, device: Device) -> None:
         """Take some bundle in, for the first time or again."""
         if self.bundles:
-            data = self.chance.choice(self.bundles)
-            self.attempt(device, f"unpacks {len(data)} bytes", lambda: bundle.read(device.replica, io.BytesIO(data)))
+            self.take(device, self.chance.choice(self.bundles))
+
+    def take(self, device: Device, data: bytes) -> bool:
+        return self.attempt(device, f"unpacks {len(data)} bytes", lambda: bundle.read(device.replica, io.BytesIO(data)))
 
     def set_clock(self, device: Device) -> None:
         device.offset_ms = self.chance.choice(OFFSETS_MS)
         self.say(f"{device.name} clock {device.offset_ms}")
-
-    def fill_disk(self, device: Device) -> None:
-        device.store.is_full = True
-        self.say(f"{device.name} disk full")
-
-    def lose(self, device: Device) -> None:
-        """A device is gone for ever, with what only it had."""
-        if len(self.devices) == 2:
-            return
-        self.say(f"{device.name} is lost")
-        for link in [link for link in self.links if device in link.devices]:
-            self.drop(link)
-        self.devices.remove(device)
-        self.lost.append(device)
-
-    # --- links ---
-
-    def link(self, one: Device) -> None:
-        other = self.chance.choice([device for device in self.devices if device is not one])
-        only = self.chance.sample(self.scopes, 1) if self.chance.random() < 0.1 else None
-        link = Link(self.link_count, (one, other), only)
-        self.link_count += 1
-        self.links.append(link)
-        self.say(f"link {link.number}: {one.name} -> {other.name} {only or ''}")
-
-    def cut(self, device: Device) -> None:
-        """A link dies, with what is on its way."""
-        if self.links:
-            self.drop(self.chance.choice(self.links))
-
-    def drop(self, link: Link) -> None:
-        self.say(f"link {link.number} ends")
-        link.close()
-        self.links.remove(link)
-
-    def move(self, link: Link) -> None:
-        """Let one side send a frame, or the other receive one."""
-        side = self.chance.randrange(2)
-        try:
-            if link.queues[side] and self.chance.random() < 0.6:
-                self.deliver(link, side)
-            elif len(link.queues[side]) < 4 and not self.pull(link, side) and not any(link.queues):
-                self.end(link, 1 - side)
-        except (DiskFull, ClosedError) as error:
-            self.say(f"link {link.number} fails: {error}")
-            self.drop(link)
-        except (ProtocolError, SyncError) as error:
-            if not link.is_faulty or isinstance(error, DigestMismatch):
-                raise
-            self.say(f"link {link.number} is refused: {error}")
-            self.drop(link)
-
-    def pull(self, link: Link, side: int) -> bool:
-        """Put a side's next frame on the wire, if it has one."""
-        frame = link.sides[side].next_frame()
-        if frame is not None:
-            link.queues[side].append(frame)
-            name = hashlib.blake2b(frame, digest_size=4).hexdigest()
-            self.say(f"link {link.number} side {side} sends {frame[0]} {len(frame)} {name}")
-        return frame is not None
-
-    def end(self, link: Link, side: int) -> None:
-        """One side has nothing to say and nothing is on the wire: either the other speaks, or all is said."""
-        if not self.pull(link, side):
-            if not all(one.finished for one in link.sides):
-                raise Violation(f"link {link.number}: both sides wait")
-            self.drop(link)
-
-    def deliver(self, link: Link, side: int) -> None:
-        frame = link.queues[side].popleft()
-        if self.chance.random() < 0.01:
-            link.is_faulty = True
-            link.queues[side].appendleft(frame)
-            self.say(f"link {link.number} side {side} doubles a frame")
-        self.say(f"link {link.number} side {side} arrives {frame[0]}")
-        link.sides[1 - side].receive(frame)
 
     # --- what must hold ---
 
@@ -381,6 +303,7 @@ class Schedule:
         for device in self.devices:
             device.check()
         self.check_pairs()
+        self.ledger.check()
         for scope in self.scopes:
             self.check_scope(scope, [device for device in self.devices if scope in device.scopes()])
         for one, other in combinations(self.devices, 2):
@@ -400,9 +323,9 @@ class Schedule:
                 raise Violation(f"{scope}: {first.name} and {device.name} hold other cells after syncing")
             names = [{(*row.record, row.name) for row in some if row.is_orphan} for some in (rows, first_rows)]
             self.outcome.stats["names of orphans differ"] |= names[0] != names[1]
+            if left := device.provisional(scope) - self.ledger.lost[scope]:
+                raise Violation(f"{scope}: {device.name} still holds {sorted(left)[:3]} provisionally")
             with device.store.reading() as reader:
                 held = reader.scope(scope)
                 assert held is not None
-                if not self.lost and reader.provisional(held.id):
-                    raise Violation(f"{scope}: {device.name} still holds provisional changes")
                 self.say(f"{scope} {device.name} {held.digest.hex()}")
