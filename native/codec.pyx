@@ -17,8 +17,8 @@ from bytes cimport (
 )
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record, Stamp, add_cell, add_dot,
-    add_incarnation, add_seen, author_count, cell_sorter, field_kind, field_name, fields_of, join_dots,
-    pack_incarnation, parse_record, record_free, write_dots,
+    add_incarnation, add_seen, author_count, cell_sorter, field_kind, field_name, fields_of, join_dots, order_addresses,
+    pack_incarnation, parse_record, record_free, same_dot, write_dots,
 )
 
 import datetime
@@ -390,8 +390,26 @@ cdef void place(Record *record, const uint8_t *data) noexcept nogil:
                 cell.seen = data + <size_t>cell.seen
 
 
+cdef int put_elements(Writer *w, Incarnation *inc, Fields *f, uint64_t field, object subs) except -1:
+    """Write the cells of a new set, one an element."""
+    cdef bytes element
+    cdef Cell *cell
+    for element in subs:
+        cell = add_cell(inc)
+        if cell == NULL:
+            raise MemoryError
+        put_value(w, cell, f, field, None)
+        cell.stamp = inc.name
+        cell.sub = <const uint8_t *>PyBytes_AS_STRING(element)
+        cell.sub_size = <size_t>PyBytes_GET_SIZE(element)
+    return 0
+
+
 def create(uint64_t author, uint64_t seq, uint64_t time, list rows not None, bytes fields not None):
-    """New incarnations: rows of (n, field ids, values) -> a piece each; a value of Ellipsis is left out."""
+    """New incarnations: rows of (n, field ids, values) -> a piece each; a value of Ellipsis is left out.
+
+    Of a field whose addresses have subs, the value is a tuple of distinct subs.
+    """
     cdef Fields f = fields_of(fields)
     cdef Writer values = Writer(NULL, 0, 0, False)
     cdef Writer scratch = Writer(NULL, 0, 0, False)
@@ -400,6 +418,7 @@ def create(uint64_t author, uint64_t seq, uint64_t time, list rows not None, byt
     cdef Incarnation *inc = add_incarnation(&record)
     cdef Cell *cell
     cdef tuple ids, items
+    cdef uint64_t field
     cdef Py_ssize_t i
     cdef list out = []
     if inc == NULL:
@@ -415,11 +434,15 @@ def create(uint64_t author, uint64_t seq, uint64_t time, list rows not None, byt
             for i in range(len(ids)):
                 if items[i] is Ellipsis:
                     continue
+                field = ids[i]
+                if field < f.count and field_kind(&f, field) & HAS_SUB:
+                    put_elements(&values, inc, &f, field, items[i])
+                    continue
                 cell = add_cell(inc)
                 if cell == NULL:
                     raise MemoryError
                 cell.stamp = inc.name
-                put_value(&values, cell, &f, ids[i], items[i])
+                put_value(&values, cell, &f, field, items[i])
             if values.failed:
                 raise MemoryError
             place(&record, values.data)
@@ -519,8 +542,51 @@ cdef object add(object total, object amount):
     return total + amount
 
 
+cdef bint is_within(const Stamp *dot, object limits) except -1:
+    """Whether a dot lies within {author id: highest seq}; within None, all do."""
+    return limits is None or dot.seq <= <uint64_t>(<dict>limits).get(dot.author, 0)
+
+
+cdef int put_replaced(Writer *w, Dots *seen, const Incarnation *inc, const Cell *new, object limits) except -1:
+    """Write the seen of a cell that replaces those beside it, as far as they lie within limits, and what they saw."""
+    cdef size_t i
+    cdef const Cell *cell
+    seen.count = 0
+    for i in range(inc.count):
+        cell = &inc.cells[i]
+        if order_addresses(cell, new) == 0 and is_within(&cell.stamp, limits):
+            if not add_dot(seen, cell.stamp.author, cell.stamp.seq) or not add_seen(seen, cell):
+                raise MemoryError
+    join_dots(seen, True)
+    if seen.count:
+        write_dots(w, seen)
+    return 0
+
+
+cdef int put_side(Writer *values, Dots *seen, const Incarnation *old, Incarnation *new, Stamp stamp, tuple side,
+                  Fields *f) except -1:
+    """One more cell beside others: (field id, sub, value, whether it replaces those there, within which limits)."""
+    cdef bytes element = side[1]
+    cdef Cell *cell = add_cell(new)
+    cdef size_t start
+    if cell == NULL:
+        raise MemoryError
+    put_value(values, cell, f, side[0], side[2])
+    cell.stamp = stamp
+    cell.sub = <const uint8_t *>PyBytes_AS_STRING(element)
+    cell.sub_size = <size_t>PyBytes_GET_SIZE(element)
+    if not cell.kind & SIDE_BY_SIDE or (cell.sub_size and not cell.kind & HAS_SUB):
+        raise ValueError("not an address where cells live side by side")
+    if side[3]:
+        start = values.size
+        put_replaced(values, seen, old, cell, side[4])
+        cell.seen = <const uint8_t *>start
+        cell.seen_size = values.size - start
+    return 0
+
+
 cdef int compose(Record *old, Record *new, Writer *values, Dots *seen, Stamp stamp, tuple registers, tuple increments,
-                 Fields *f, const uint8_t *authors) except -1:
+                 tuple sides, Fields *f, const uint8_t *authors) except -1:
     """Fill `new`, which has the incarnations of `old` without cells, with the cells of a local write."""
     cdef size_t i, start
     cdef uint64_t field
@@ -547,11 +613,13 @@ cdef int compose(Record *old, Record *new, Writer *values, Dots *seen, Stamp sta
         put_value(values, cell, f, field, add(own_total(inc, field, stamp.author), value))
         cell.stamp = stamp
         cell.stamp.time = time_above(old, field, stamp.time)
+    for side in sides:
+        put_side(values, seen, inc, &new.incarnations[i], stamp, side, f)
     return 0
 
 
 cdef object write_one(Record *before, Record *after, Writer *values, Writer *scratch, Writer *packed, Dots *seen,
-                      Stamp stamp, tuple registers, tuple increments, Fields *f, const uint8_t *authors):
+                      Stamp stamp, tuple registers, tuple increments, tuple sides, Fields *f, const uint8_t *authors):
     """(piece, its incarnations, its cells) of a write over a parsed record."""
     cdef Incarnation *inc
     cdef size_t i
@@ -565,7 +633,7 @@ cdef object write_one(Record *before, Record *after, Writer *values, Writer *scr
             raise MemoryError
         inc.name = before.incarnations[i].name
         inc.n = before.incarnations[i].n
-    compose(before, after, values, seen, stamp, registers, increments, f, authors)
+    compose(before, after, values, seen, stamp, registers, increments, sides, f, authors)
     if values.failed:
         raise MemoryError
     place(after, values.data)
@@ -586,8 +654,9 @@ def write(list items not None, uint64_t author, uint64_t seq, uint64_t time, byt
           bytes authors not None):
     """Local writes over live records -> (the piece that merges into it, its incarnations, its cells) for each.
 
-    Items are (packed record, registers, increments): (field id, value) each, to every incarnation; (field id, amount)
-    each, to the topmost.
+    Items are (packed record, registers, increments, sides): (field id, value) each, to every incarnation; (field id,
+    amount) each, to the topmost; cells that live beside others, to the topmost: (field id, sub, value, whether it
+    replaces those there, within {author id: highest seq}, or None for all).
     """
     cdef Fields f = fields_of(fields)
     cdef Record before = Record(NULL, 0, 0)
@@ -597,14 +666,14 @@ def write(list items not None, uint64_t author, uint64_t seq, uint64_t time, byt
     cdef Writer packed = Writer(NULL, 0, 0, False)
     cdef Dots seen = Dots(NULL, 0, 0)
     cdef bytes old
-    cdef tuple registers, increments
+    cdef tuple registers, increments, sides
     cdef list out = []
     try:
-        for old, registers, increments in items:
+        for old, registers, increments, sides in items:
             before.count = after.count = values.size = packed.size = 0
             parse_record(old, &before, &f, author_count(authors))
             out.append(write_one(&before, &after, &values, &scratch, &packed, &seen, Stamp(author, seq, time),
-                                 registers, increments, &f, <const uint8_t *>PyBytes_AS_STRING(authors)))
+                                 registers, increments, sides, &f, <const uint8_t *>PyBytes_AS_STRING(authors)))
         return out
     finally:
         free(seen.at)
@@ -637,8 +706,44 @@ cdef object sum_up(list totals):
         return math.fsum([math.ldexp(total, -64) for total in finite]) * 2.0 ** 64
 
 
+cdef tuple elements_of(set subs):
+    """The values of a set's subs, in the order of their bytes; what is no value is nobody's element."""
+    cdef list found = []
+    for sub in sorted(subs):
+        try:
+            found.append(decode(sub))
+        except ValueError:
+            continue
+    return tuple(found)
+
+
+cdef object read_sides(Record *record, uint64_t field, const uint8_t *authors, object default):
+    """What lives side by side: a set's elements over all incarnations, sorted; the topmost one's updates of a text."""
+    cdef size_t i, j
+    cdef size_t top = topmost(record, authors)
+    cdef Incarnation *inc
+    cdef Cell *cell
+    cdef Reader r
+    cdef set elements = set()
+    cdef list updates = []
+    for i in range(record.count):
+        inc = &record.incarnations[i]
+        for j in range(inc.count):
+            cell = &inc.cells[j]
+            if cell.field != field:
+                continue
+            if cell.kind & HAS_SUB:
+                elements.add(<bytes>cell.sub[:cell.sub_size])
+            elif i == top:
+                r = reader_of(cell.value, cell.value_size)
+                updates.append(read_value(&r))
+    if elements:
+        return elements_of(elements)
+    return tuple(updates) if updates else default
+
+
 cdef object read_field(Record *record, uint64_t field, const uint8_t *authors, object default):
-    """A register's topmost value or a counter's sum, over all incarnations."""
+    """A register's topmost value or a counter's sum, over all incarnations; see read_sides for the others."""
     cdef size_t i, j
     cdef Cell *cell
     cdef Cell *top = NULL
@@ -649,6 +754,8 @@ cdef object read_field(Record *record, uint64_t field, const uint8_t *authors, o
             cell = &record.incarnations[i].cells[j]
             if cell.field != field:
                 continue
+            if cell.kind & SIDE_BY_SIDE:
+                return read_sides(record, field, authors, default)
             if cell.kind & PER_AUTHOR:
                 r = reader_of(cell.value, cell.value_size)
                 totals.append(read_value(&r))
@@ -681,8 +788,8 @@ cdef object read_single(Record *record, tuple wanted, tuple defaults, const uint
             continue
         cell = &inc.cells[j]
         j += 1
-        if cell.kind & PER_AUTHOR or (j < inc.count and inc.cells[j].field == field):
-            out[i] = read_field(record, field, authors, None)
+        if cell.kind & (PER_AUTHOR | SIDE_BY_SIDE) or (j < inc.count and inc.cells[j].field == field):
+            out[i] = read_field(record, field, authors, out[i])
         else:
             r = reader_of(cell.value, cell.value_size)
             out[i] = read_value(&r)
@@ -740,7 +847,7 @@ cdef int fill_columns(object out, Py_ssize_t at, Record *record, const uint64_t 
             if j < inc.count and inc.cells[j].field == wanted[i]:
                 cell = &inc.cells[j]
                 j += 1
-                if cell.kind & PER_AUTHOR or (j < inc.count and inc.cells[j].field == wanted[i]):
+                if cell.kind & (PER_AUTHOR | SIDE_BY_SIDE) or (j < inc.count and inc.cells[j].field == wanted[i]):
                     value = convert(read_field(record, wanted[i], authors, None))
                 else:
                     value = read_column(cell, convert)
@@ -797,7 +904,10 @@ def widen(list rows not None, tuple wanted not None, tuple defaults not None, co
 
 
 def read_all(bytes data not None, bytes fields not None, bytes authors not None):
-    """Every register and counter by name; where a name is both, the register. Names with _ are not an app's."""
+    """Every register, counter and set of a record, by name; of kinds of one name the lowest.
+
+    A set is a tuple of its elements. Names that begin with _ are not an app's, and are left out.
+    """
     cdef Fields f = fields_of(fields)
     cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
     cdef Record record = Record(NULL, 0, 0)
@@ -811,7 +921,7 @@ def read_all(bytes data not None, bytes fields not None, bytes authors not None)
         for i in range(record.count):
             for j in range(record.incarnations[i].count):
                 cell = &record.incarnations[i].cells[j]
-                if cell.kind & (SIDE_BY_SIDE | HAS_SUB):
+                if (cell.kind & SIDE_BY_SIDE == 0) != (cell.kind & HAS_SUB == 0):
                     continue
                 if field_name(&f, cell.field, &size)[0] == 95 and size:  # "_"
                     continue
@@ -820,6 +930,91 @@ def read_all(bytes data not None, bytes fields not None, bytes authors not None)
                     continue
                 kinds[name] = cell.kind
                 out[name] = read_field(&record, cell.field, names, None)
+        return out
+    finally:
+        record_free(&record)
+
+
+cdef bint is_known(const Cell **cells, size_t count, const Cell *cell) noexcept nogil:
+    cdef size_t i
+    for i in range(count):
+        if same_dot(&cells[i].stamp, &cell.stamp):
+            return True
+    return False
+
+
+cdef list rivals_of(Record *record, const uint8_t *authors):
+    """The registers of one record that several changes wrote apart, as `rivals` has them."""
+    cdef const Cell *cells[64]
+    cdef size_t i, j, k, count
+    cdef const Cell *cell
+    cdef const Cell *other
+    cdef uint64_t field
+    cdef Reader r
+    cdef list found = []
+    cdef list claims
+    cdef set done = set()
+    for i in range(record.count):
+        for j in range(record.incarnations[i].count):
+            cell = &record.incarnations[i].cells[j]
+            if cell.kind & (SIDE_BY_SIDE | HAS_SUB | PER_AUTHOR) or cell.field in done:
+                continue
+            if record.count == 1 and (j + 1 == record.incarnations[i].count or (cell + 1).field != cell.field):
+                continue
+            field = cell.field
+            done.add(field)
+            count = 0
+            for k in range(record.count):
+                count = gather_rivals(&record.incarnations[k], field, cells, count)
+            if count < 2:
+                continue
+            sort_rivals(cells, count, authors)
+            claims = []
+            for k in range(count):
+                other = cells[k]
+                r = reader_of(other.value, other.value_size)
+                claims.append((other.stamp.author, other.stamp.seq, other.stamp.time, read_value(&r)))
+            found.append((field, claims))
+    return found
+
+
+cdef size_t gather_rivals(const Incarnation *inc, uint64_t field, const Cell **cells, size_t count) noexcept nogil:
+    """Add the cells of a field whose changes are not there yet; of very many the first 64."""
+    cdef size_t i
+    for i in range(inc.count):
+        if inc.cells[i].field == field and count < 64 and not is_known(cells, count, &inc.cells[i]):
+            cells[count] = &inc.cells[i]
+            count += 1
+    return count
+
+
+cdef void sort_rivals(const Cell **cells, size_t count, const uint8_t *authors) noexcept nogil:
+    """The one with the highest stamp first."""
+    cdef size_t i, j
+    cdef const Cell *cell
+    for i in range(1, count):
+        cell = cells[i]
+        j = i
+        while j and order_stamps_everywhere(&cells[j - 1].stamp, &cell.stamp, authors) < 0:
+            cells[j] = cells[j - 1]
+            j -= 1
+        cells[j] = cell
+
+
+def rivals(list records not None, bytes fields not None, bytes authors not None):
+    """Registers that several changes wrote apart, of each packed record: (field id, claims), the topmost claim first.
+
+    A claim is (author id, seq, time, value). Of more than 64 the rest is left out.
+    """
+    cdef Fields f = fields_of(fields)
+    cdef Record record = Record(NULL, 0, 0)
+    cdef bytes data
+    cdef list out = []
+    try:
+        for data in records:
+            record.count = 0
+            parse_record(data, &record, &f, author_count(authors))
+            out.append(rivals_of(&record, <const uint8_t *>PyBytes_AS_STRING(authors)))
         return out
     finally:
         record_free(&record)

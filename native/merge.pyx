@@ -660,6 +660,42 @@ def removals(bytes data not None, bytes fields not None):
         work_free(&work)
 
 
+def removals_at(bytes data not None, set addresses not None, bytes fields not None):
+    """The removals of what lives at some addresses, as (field id, sub): (author, seq, n, item) an incarnation."""
+    cdef Work work = work_of(fields, b"")
+    cdef Record record = Record(NULL, 0, 0)
+    cdef Incarnation part
+    cdef Dots vector = Dots(NULL, 0, 0)
+    cdef Dots exact = Dots(NULL, 0, 0)
+    cdef size_t i, j
+    cdef Incarnation *inc
+    cdef Cell *cell
+    cdef list out = []
+    memset(&part, 0, sizeof(Incarnation))
+    try:
+        parse_record(data, &record, &work.fields, UINT64_MAX)
+        for i in range(record.count):
+            inc = &record.incarnations[i]
+            part.name, part.n, part.count = inc.name, inc.n, 0
+            for j in range(inc.count):
+                cell = &inc.cells[j]
+                if (cell.field, <bytes>cell.sub[:cell.sub_size]) in addresses:
+                    keep(&work, &part, cell)
+            if part.count == 0:
+                continue
+            if work.failed or write_item(&work, &part, &vector, &exact) != DONE:
+                raise MemoryError
+            item = PyBytes_FromStringAndSize(<const char *>work.packed.data, <Py_ssize_t>work.packed.size)
+            out.append((inc.name.author, inc.name.seq, inc.n, item))
+        return out
+    finally:
+        free(part.cells)
+        free(vector.at)
+        free(exact.at)
+        record_free(&record)
+        work_free(&work)
+
+
 cdef Status add_fresh(Work *work, Record *record, const uint8_t *data, size_t size) noexcept nogil:
     """Add a record of one live incarnation to the digest."""
     cdef Reader r = reader_of(data, size)

@@ -201,53 +201,40 @@ def overwrite(record: Record, name: Name, address: Address, stamp: Stamp, value:
     return Cell(address, stamp._replace(time=time), value, seen)
 
 
-def write(record: Record, stamp: Stamp, registers: list[Write], increments: list[Write]) -> Record:
-    """A local write over a live record: registers to every incarnation, increments to the topmost."""
+def topmost(record: Record) -> Name:
+    """The incarnation that was created last."""
+    return max(record, key=lambda name: Stamp(record[name].time or 0, *name.dot))
+
+
+Side = tuple[Address, bytes, bool, dict[bytes, int] | None]  # value, whether it replaces those there, within limits
+
+
+def beside(record: Record, name: Name, stamp: Stamp, side: Side) -> Cell:
+    """A new cell beside others; it sees none of them, or all that lie within limits, with what those had seen."""
+    address, value, replaces, limits = side
+    here = [cell for cell in record[name].cells if cell.address == address and replaces]
+    some = [c for c in here if limits is None or c.stamp.seq <= limits.get(c.stamp.author, 0)]
+    return Cell(address, stamp, value, join(*(cell.seen for cell in some), [cell.stamp.dot for cell in some]))
+
+
+def write(
+    record: Record, stamp: Stamp, registers: list[Write], increments: list[Write], sides: list[Side] | None = None
+) -> Record:
+    """A local write over a live record: registers to every incarnation, increments and sides to the topmost."""
     out: dict[Name, set[Cell]] = {}
     for field, kind, value in registers:
         for name in record:
             cell = overwrite(record, name, Address(field, kind), stamp, encode(value))
             out.setdefault(name, set()).add(cell)
-    top = max(record, key=lambda name: Stamp(record[name].time or 0, *name.dot))
+    top = topmost(record)
+    for side in sides or []:
+        out.setdefault(top, set()).add(beside(record, top, stamp, side))
     for field, kind, amount in increments:
         address = Address(field, kind)
         own = [c for c in record[top].cells if c.address == address and c.stamp.author == stamp.author]
         total = sum((decode(cell.value) for cell in own), 0) + amount
         out.setdefault(top, set()).add(overwrite(record, top, address, stamp, encode(total)))
     return {name: Incarnation(None, frozenset(cells)) for name, cells in out.items()}
-
-
-def read(record: Record, field: str, kind: int, default: Any) -> Any:
-    """A register's topmost value, a counter's sum."""
-    cells = cells_at(record, field, kind)
-    if not cells:
-        return default
-    if kind & PER_AUTHOR:
-        return add_up([decode(cell.value) for _, cell in cells])
-    return decode(max((cell for _, cell in cells), key=lambda cell: cell.stamp).value)
-
-
-def read_all(record: Record) -> dict[str, Any]:
-    """Registers and counters by name; where a name has several kinds, the lowest. Names with _ are not the app's."""
-    pairs = sorted({cell.address[:2] for inc in record.values() for cell in inc.cells}, reverse=True)
-    shown = [(f, kind) for f, kind in pairs if not kind & (SIDE_BY_SIDE | HAS_SUB) and not f.startswith("_")]
-    return {f: read(record, f, kind, None) for f, kind in shown}
-
-
-def add_up(totals: list[Any]) -> Any:
-    """The exact sum of all that is a finite number; a float is rounded once, at the end."""
-    numbers = [n for n in totals if type(n) in (int, Decimal) or (type(n) is float and math.isfinite(n))]
-    total = sum(map(Fraction, numbers), Fraction(0))
-    if all(type(n) is int for n in numbers):
-        return int(total)
-    if not any(type(n) is Decimal for n in numbers):
-        try:
-            return float(total)
-        except OverflowError:
-            return math.inf if total > 0 else -math.inf
-    exponent = min(0, *(int(Decimal(n).as_tuple().exponent) for n in numbers))
-    whole = Decimal(int(total * 10**-exponent)).as_tuple()
-    return Decimal((whole.sign, whole.digits, exponent))
 
 
 def carry(
@@ -270,6 +257,47 @@ def carry(
     times = [cell.stamp.time for some in changes for cell in some]
     pieces = [{name: Incarnation(None if late or i else born, frozenset(some))} for i, some in enumerate(changes)]
     return pieces, min(times, default=TIME_MAX)
+
+
+def read(record: Record, field: str, kind: int, default: Any) -> Any:
+    """A register's topmost value, a counter's sum, a set's elements; the updates of a text's topmost incarnation."""
+    cells = cells_at(record, field, kind)
+    if kind & SIDE_BY_SIDE:
+        if kind & HAS_SUB:
+            found = tuple(decode(sub) for sub in sorted({cell.address.sub for _, cell in cells}))
+        else:
+            some = [cell for name, cell in cells if name == topmost(record)]
+            found = tuple(decode(cell.value) for cell in sorted(some, key=lambda cell: cell.stamp.dot))
+        return found or default
+    if not cells:
+        return default
+    if kind & PER_AUTHOR:
+        return add_up([decode(cell.value) for _, cell in cells])
+    return decode(max((cell for _, cell in cells), key=lambda cell: cell.stamp).value)
+
+
+def read_all(record: Record) -> dict[str, Any]:
+    """Registers, counters and sets by name; of kinds of one name the lowest. Names with _ are not the app's."""
+    pairs = sorted({cell.address[:2] for inc in record.values() for cell in inc.cells}, reverse=True)
+    readable = {0, SIDE_BY_SIDE | HAS_SUB}
+    shown = [(f, kind) for f, kind in pairs if kind & (SIDE_BY_SIDE | HAS_SUB) in readable and not f.startswith("_")]
+    return {f: read(record, f, kind, None) for f, kind in shown}
+
+
+def add_up(totals: list[Any]) -> Any:
+    """The exact sum of all that is a finite number; a float is rounded once, at the end."""
+    numbers = [n for n in totals if type(n) in (int, Decimal) or (type(n) is float and math.isfinite(n))]
+    total = sum(map(Fraction, numbers), Fraction(0))
+    if all(type(n) is int for n in numbers):
+        return int(total)
+    if not any(type(n) is Decimal for n in numbers):
+        try:
+            return float(total)
+        except OverflowError:
+            return math.inf if total > 0 else -math.inf
+    exponent = min(0, *(int(Decimal(n).as_tuple().exponent) for n in numbers))
+    whole = Decimal(int(total * 10**-exponent)).as_tuple()
+    return Decimal((whole.sign, whole.digits, exponent))
 
 
 # The packed form ------------------------------------------------------------------------------------------------------

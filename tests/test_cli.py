@@ -16,7 +16,8 @@ from fieldsync import cli
 from fieldsync.samples import find_flights
 
 COMMANDS = [
-    *("load", "serve", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why", "info", "doctor"),
+    *("load", "serve", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why"),
+    *("conflicts", "info", "doctor"),
     "demo",
 ]
 TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
@@ -229,6 +230,30 @@ def test_why_tells_in_sentences(load, run, tmp_path):
     code, out, _ = run("why", "--db", tmp_path / "field.db", "orders", "b", "--scope", "job/8")
     assert (code, out.splitlines()[0]) == (0, "orders 'b' is not here.")
     assert "It is not in scope 'job/8'. It was deleted by this file on " in out
+
+
+def test_conflicts_are_listed_with_who_and_when(load, run, tmp_path):
+    load()
+    file = tmp_path / "field.db"
+    code, out, err = run("conflicts", "--db", file)
+    assert (code, out.strip(), err) == (0, "no conflicts", "")
+    with fs.open(file) as one, fs.open(tmp_path / "other.db") as other:
+        other.enter("job/7", "job/8")
+        other.sync(one)
+        for db, note in ((one, "mine"), (other, "theirs")):
+            with db.write() as tx:
+                tx.update("orders", "a", note=note)
+        with one.write() as tx:
+            tx.delete("orders", "b")
+        with other.write() as tx:
+            tx.update("orders", "b", note="late")
+        other.sync(one)
+    code, out, _ = run("conflicts", "--db", file, "orders")
+    assert code == 1
+    assert "orders a: note reads 'theirs'" in out
+    assert "orders b is deleted, but was written to: note = 'late'" in out
+    code, out, _ = run("conflicts", "--db", file, "orders", "--most", "1")
+    assert "... and 1 more" in out
 
 
 def damage(path, statement):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import canonical, model
-from tests.histories import AUTHORS, EVERY_BYTE, FIELDS, NUMBERS, OTHER_NUMBERS, histories
+from tests.histories import AUTHORS, EVERY_BYTE, FIELDS, NUMBERS, OTHER_NUMBERS, SUBS, histories
 from tests.model import Address, Cell, Incarnation, Name, Stamp
 
-from fieldsync._native import codec
+from fieldsync._native import codec, merge
 from fieldsync._native.codec import Unknown
 
 AUTHOR_BYTES, FIELD_BYTES = NUMBERS.author_bytes, NUMBERS.field_bytes
@@ -312,11 +312,79 @@ def test_writes_are_the_models(history, at, registers, increments, author, time)
             numbers.pack(live),
             tuple((numbers.fields.index(pair), value) for pair, value in registers.items()),
             tuple((numbers.fields.index(pair), amount) for pair, amount in increments.items()),
+            (),
         )
         dot = numbers.authors.index(stamp.author), stamp.seq
         written = codec.write([item, item], *dot, time, numbers.field_bytes, numbers.author_bytes)
         cells = sum(len(inc.cells) for inc in expected.values())
         assert written == [(numbers.pack(expected), len(expected), cells)] * 2
+
+
+SIDES = [Address("tags", model.SET, sub) for sub in SUBS] + [Address("notes", model.TEXT)]
+limits = st.none() | st.dictionaries(st.sampled_from(AUTHORS), st.integers(0, 6))
+sides = st.dictionaries(st.sampled_from(SIDES), st.tuples(st.binary(max_size=3), st.booleans(), limits))
+
+
+@given(histories, st.integers(0, 3), sides, st.integers(0, 3))
+def test_cells_beside_others_are_the_models(history, at, some, author):
+    live = model.living(history.replicas[at].record)
+    if not live:
+        return
+    stamp = Stamp(10**6, AUTHORS[author], 1_000)
+    rows = [(address, canonical.encode(value), *rest) for address, (value, *rest) in some.items()]
+    expected = model.write(live, stamp, [], [], rows)
+    for numbers in (NUMBERS, OTHER_NUMBERS):
+        ids = dict(zip(numbers.authors, range(len(numbers.authors)), strict=True))
+        item = tuple(
+            (
+                numbers.fields.index(address[:2]),
+                address.sub,
+                value,
+                replaces,
+                None if within is None else {ids[name]: seq for name, seq in within.items()},
+            )
+            for address, (value, replaces, within) in some.items()
+        )
+        packed = numbers.pack(live)
+        written = codec.write([(packed, (), (), item)], ids[stamp.author], 1_000, 10**6, *numbers_of(numbers))
+        assert written == [(numbers.pack(expected), len(expected), len(some))]
+
+
+def numbers_of(numbers):
+    return numbers.field_bytes, numbers.author_bytes
+
+
+def test_a_cell_beside_others_needs_an_address_where_cells_live_so():
+    (packed,) = codec.create(1, 1, 10, [(0, (1,), ("new",))], FIELD_BYTES)
+    for side in [(1, b"", b"", False, None), (FIELDS.index(("notes", model.TEXT)) + 1, b"sub", b"", False, None)]:
+        with pytest.raises(ValueError, match="not an address"):
+            codec.write([(packed, (), (), (side,))], 1, 2, 20, FIELD_BYTES, AUTHOR_BYTES)
+
+
+def test_a_new_set_has_a_cell_an_element():
+    tags = FIELDS.index(("tags", model.SET)) + 1
+    (packed,) = codec.create(1, 1, 10, [(0, (1, tags), ("new", tuple(SUBS)))], FIELD_BYTES)
+    name = Name(NUMBERS.authors[1], 1, 0)
+    stamp, nothing = Stamp(10, *name.dot), canonical.encode(None)
+    cells = {Cell(Address("tags", model.SET, sub), stamp, nothing) for sub in SUBS}
+    price = Cell(Address("price", model.REGISTER), stamp, canonical.encode("new"))
+    assert packed == NUMBERS.pack({name: Incarnation(10, frozenset(cells | {price}))})
+
+
+@given(histories, st.integers(0, 3))
+def test_rivals_are_what_changes_wrote_apart(history, at):
+    live = model.living(history.replicas[at].record)
+    (found,) = codec.rivals([NUMBERS.pack(live)], FIELD_BYTES, AUTHOR_BYTES)
+    name = NUMBERS.authors
+    got = {number: [(time, name[by], seq, value) for by, seq, time, value in claims] for number, claims in found}
+    expected = {}
+    for number, (field, kind) in enumerate(NUMBERS.fields):
+        cells = model.cells_at(live, field, kind)
+        if number and not kind & 7 and len({cell.stamp.dot for _, cell in cells}) > 1:
+            by_dot = {cell.stamp.dot: cell for _, cell in cells}
+            some = sorted(by_dot.values(), key=lambda cell: cell.stamp, reverse=True)
+            expected[number] = [(*cell.stamp, canonical.decode(cell.value)) for cell in some]
+    assert same(got, expected)
 
 
 @given(histories, st.integers(0, 3), st.lists(st.integers(1, len(FIELDS)), max_size=8))
@@ -382,7 +450,7 @@ def test_a_field_may_have_been_written_by_any_number_of_authors():
     record = {name: Incarnation(10, frozenset([first]))}
     for author in (2, 3):
         stamp = Stamp(author, numbers.authors[author], 5)
-        item = packed, ((1, author),), ()
+        item = packed, ((1, author),), (), ()
         written = codec.write([item], author, 5, author, numbers.field_bytes, numbers.author_bytes)
         expected = model.write(record, stamp, [("price", 8, author)], [])
         assert written == [(numbers.pack(expected), 1, 1)]
@@ -395,7 +463,7 @@ def test_a_field_may_have_been_written_by_any_number_of_authors():
 
 def test_a_write_over_nothing_is_refused():
     with pytest.raises(ValueError, match="no incarnation"):
-        codec.write([(b"", ((1, 5),), ())], 1, 1, 1, FIELD_BYTES, AUTHOR_BYTES)
+        codec.write([(b"", ((1, 5),), (), ())], 1, 1, 1, FIELD_BYTES, AUTHOR_BYTES)
 
 
 def test_a_type_error_names_the_field():
@@ -424,7 +492,9 @@ def test_damaged_records_are_read_or_refused(history, at, data):
         lambda raw: codec.widen([(raw,)], everything, nothing, as_column, FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.incarnations([raw], FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.stamps([raw], FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.write([(raw, ((1, 5),), ())], 1, 9, 9, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: codec.rivals([raw], FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: merge.removals_at(raw, {(5, SUBS[0])}, FIELD_BYTES),
+        lambda raw: codec.write([(raw, ((1, 5),), (), ())], 1, 9, 9, FIELD_BYTES, AUTHOR_BYTES),
     ):
         with suppress(ValueError):
             act(bytes(packed[:end]))

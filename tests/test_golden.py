@@ -123,6 +123,7 @@ def test_records():
         "status": "done",
         "hours": 7.5,
         "größe": Unknown(200, b"from a later version"),
+        "tags": (7, "urgent"),
     }
 
 
@@ -130,7 +131,7 @@ def test_writes():
     row = (3, (2, 1), ("open", 5))
     (born,) = codec.create(1, 1, YEAR_2026, [row], FIELDS)
     live = NUMBERS.pack(model.living(everything()))
-    ((written, _, _),) = codec.write([(live, ((1, 1), (2, None)), ((3, 2),))], 3, 6, 5, FIELDS, AUTHORS)
+    ((written, _, _),) = codec.write([(live, ((1, 1), (2, None)), ((3, 2),), ())], 3, 6, 5, FIELDS, AUTHORS)
     check("writes", {"created": born, "written over everything": written})
 
 

@@ -137,6 +137,21 @@ def test_what_was_removed_does_not_come_back(history, chance):
         assert held == ()
 
 
+@given(histories, st.integers(0, 3), st.sets(st.sampled_from(SUBS)))
+def test_removals_at_addresses_are_the_models(history, at, some):
+    record = model.living(history.replicas[at].record)
+    wanted = {address for inc in record.values() for address in {c.address for c in inc.cells} if address.sub in some}
+    wanted = {address for address in wanted if address.kind == model.SET}
+    for numbers in (NUMBERS, OTHER_NUMBERS):
+        addresses = {(numbers.fields.index(address[:2]), address.sub) for address in wanted}
+        expected = [
+            numbers.removal(model.removal_of(name, Incarnation(None, cells)))
+            for name, inc in record.items()
+            if (cells := frozenset(cell for cell in inc.cells if cell.address in wanted))
+        ]
+        assert merge.removals_at(numbers.pack(record), addresses, numbers.field_bytes) == sorted(expected)
+
+
 @given(histories, st.integers(0, 3))
 def test_removals_are_the_models(history, at):
     record = history.replicas[at].record

@@ -303,10 +303,10 @@ def test_records_that_are_equal_in_order_go_by_key():
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"line__totl": 1}, SchemaError, "'totl' is none of eq, ne, in, gt, ge, lt, le; did you mean 'line__total'"),
+        ({"line__totl": 1}, SchemaError, "'totl' is none of .*, le; did you mean 'line__total'"),
         ({"aa": 1}, SchemaError, "things has no field 'aa'; did you mean 'a'"),
         ({"aa__gt": 1}, SchemaError, "things has no field 'aa'; did you mean 'a'"),
-        ({"a__gte": 1}, SchemaError, "'gte' is none of eq, ne, in, gt, ge, lt, le$"),
+        ({"a__gte": 1}, SchemaError, "'gte' is none of eq, ne, in, contains, gt, ge, lt, le$"),
         ({"__gt": 1}, SchemaError, "no field '__gt'"),
         ({"_key": "k"}, SchemaError, "no field '_key'"),
         ({"a": {1}}, TypeError, r"things\.a wants one of"),

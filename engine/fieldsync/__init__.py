@@ -17,8 +17,9 @@ asking.py compares, and mending.py mends what only comparing finds.
 copies.py recognises copied and restored files, verify.py looks for damage (examine.py) and mends it, rebuild.py
 computes again what follows from the cells. bundle.py writes scopes into files to be carried by hand, escrow.py one of
 what has to be kept before scopes are left (leaving.py); trimming.py forgets removals, trash.py has what went by
-comparing (existence.py). why.py and comparing.py explain one record, and tell whether two replicas agree. The kernels
-are native/*.pyx, each called by one module.
+comparing (existence.py). conflicts.py is the ledger of what was written apart; why.py and comparing.py explain one
+record, and tell whether two replicas agree. moving.py executes moves between scopes, forwarding.py follows them, by
+carrying.py. The kernels are native/*.pyx, each called by one module.
 """
 
 import importlib
@@ -51,13 +52,14 @@ from fieldsync.errors import (
     VersionMismatch,
 )
 from fieldsync.reading import Query, Table
-from fieldsync.schema import Counter, Record, Snapshot, field
+from fieldsync.schema import Counter, Record, Snapshot, Stamp, field
 from fieldsync.watch import Event, Watch
 from fieldsync.writing import Transaction
 
 if typing.TYPE_CHECKING:
     from fieldsync.bundle import BundleReport
     from fieldsync.comparing import Comparison, ScopeComparison
+    from fieldsync.conflicts import Claim, Conflict, LateEdit
     from fieldsync.examine import Fault, VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.report import Mended, Report
@@ -70,8 +72,10 @@ __all__ = [
     "AmbiguousKey",
     "BundleReport",
     "Busy",
+    "Claim",
     "ClosedError",
     "Comparison",
+    "Conflict",
     "ConnectionFailed",
     "Corrupt",
     "Counter",
@@ -84,6 +88,7 @@ __all__ = [
     "Fault",
     "FieldsyncError",
     "FormatTooNew",
+    "LateEdit",
     "LimitExceeded",
     "LoadError",
     "LoadReport",
@@ -99,6 +104,7 @@ __all__ = [
     "ScopeComparison",
     "ScopeInfo",
     "Snapshot",
+    "Stamp",
     "StoreError",
     "SyncError",
     "Table",
@@ -118,8 +124,11 @@ __all__ = [
 
 _LATE = {  # few programs need these modules at once
     "BundleReport": "fieldsync.bundle",
+    "Claim": "fieldsync.conflicts",
     "Comparison": "fieldsync.comparing",
+    "Conflict": "fieldsync.conflicts",
     "Fault": "fieldsync.examine",
+    "LateEdit": "fieldsync.conflicts",
     "LoadReport": "fieldsync.loading",
     "Mended": "fieldsync.report",
     "Report": "fieldsync.report",

@@ -275,6 +275,25 @@ def why(
         _say(str(database.why(collection, key, scope=scope)))
 
 
+@app.command(epilog=_example("fieldsync conflicts --db field.db orders"))
+def conflicts(
+    db: DatabasePath,
+    collection: Annotated[str | None, typer.Argument(help="Of this collection only.")] = None,
+    scope: Annotated[str | None, typer.Option(help="Of this scope only.")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, help="Show so many.")] = 100,
+) -> None:
+    """Show fields that were written apart, and what was written to deleted records. Exit code 1 if there is any."""
+    with fieldsync.open(db) as database:
+        found = [*database.conflicts(collection, scope=scope), *database.late_edits(collection, scope=scope)]
+    for entry in found[:most]:
+        _say(str(entry))
+    if len(found) > most:
+        _say(f"... and {len(found) - most:,} more", "yellow")
+    if found:
+        raise typer.Exit(1)
+    _say("no conflicts", "green")
+
+
 @app.command(epilog=_example("fieldsync info field.db"))
 def info(file: Annotated[Path, typer.Argument(help="The database file.", exists=True)]) -> None:
     """Show the scopes that a file holds."""

@@ -1,6 +1,7 @@
 """Hybrid logical clock (Kulkarni et al., 2014): 48 bits of milliseconds, 16 bits of counter, in one integer."""
 
 import time
+from datetime import UTC, datetime
 
 from fieldsync.limits import DRIFT_MS_MAX, TIME_MAX
 
@@ -25,6 +26,11 @@ def is_trusted(time: int, wall_ms: int) -> bool:
 def observe(last: int, time: int, wall_ms: int) -> int:
     """The clock after a received time: moved forward by it, unless it lies too far ahead."""
     return max(last, time) if is_trusted(time, wall_ms) else last
+
+
+def to_datetime(time: int) -> datetime:
+    """The moment of a hybrid time, in UTC."""
+    return datetime.fromtimestamp(to_ms(time) / 1000, UTC)
 
 
 def to_ms(time: int) -> int:

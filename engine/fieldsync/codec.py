@@ -6,7 +6,18 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any
 
 from fieldsync._native import codec as _kernel
-from fieldsync._native.codec import Unknown, conforms, create, incarnations, read, read_all, stamps, widen, write
+from fieldsync._native.codec import (
+    Unknown,
+    conforms,
+    create,
+    incarnations,
+    read,
+    read_all,
+    rivals,
+    stamps,
+    widen,
+    write,
+)
 from fieldsync.errors import DecodeError
 
 __all__ = [
@@ -19,6 +30,7 @@ __all__ = [
     "incarnations",
     "read",
     "read_all",
+    "rivals",
     "stamps",
     "subtract",
     "widen",

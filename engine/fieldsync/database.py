@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
     from fieldsync.bundle import BundleReport
     from fieldsync.comparing import Comparison
+    from fieldsync.conflicts import Conflict, LateEdit
     from fieldsync.examine import VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.report import Report
     from fieldsync.schema import Record, Snapshot
+    from fieldsync.store import Reader, Scope
     from fieldsync.trash import TrashEntry
     from fieldsync.websocket import Server
     from fieldsync.why import Why
@@ -271,6 +273,30 @@ class Database:
         with self.replica.store.reading() as one, other.replica.store.reading() as two:
             return compare((one, two), (self.path, other.path), list(scopes), progress)
 
+    # --- the ledger ---
+
+    def conflicts(self, of: type[Record] | str | None = None, /, *, scope: str | None = None) -> list[Conflict]:
+        """The fields that were written apart and not since by anybody who had seen that; tx.settle(...) ends one.
+
+        The same on all replicas that hold the scope. Of one collection, or all; of one scope, or all that are held.
+        """
+        from fieldsync.conflicts import conflicts
+
+        with self.replica.store.reading() as reader:
+            return list(conflicts(reader, self._asked(reader, scope), self.collection(of).name if of else None))
+
+    def late_edits(self, of: type[Record] | str | None = None, /, *, scope: str | None = None) -> list[LateEdit]:
+        """What was written to deleted records by who had not heard of that; tx.dismiss(...) or tx.recreate(...) it."""
+        from fieldsync.conflicts import late_edits
+
+        with self.replica.store.reading() as reader:
+            return list(late_edits(reader, self._asked(reader, scope), self.collection(of).name if of else None))
+
+    def _asked(self, reader: Reader, scope: str | None) -> list[Scope]:
+        if scope is not None:
+            self._check_held([scope])
+        return [held for held in reader.scopes() if scope in (None, held.name)]
+
     # --- the trash ---
 
     def trash(self, *, scope: str | None = None) -> list[TrashEntry]:
@@ -401,5 +427,7 @@ def _budget(max_bytes: int | None, max_seconds: float | None) -> Callable[[Repor
 
 
 def _row(collection: Collection) -> CollectionRow:
-    columns = tuple((one.name, KINDS[one.kind], one.indexed, one.absent) for one in collection.fields)
+    columns = tuple(
+        (one.name, KINDS[one.kind], one.indexed, "[]" if one.kind == "set" else one.absent) for one in collection.fields
+    )
     return CollectionRow(0, collection.name, columns, collection.signature)

@@ -24,6 +24,9 @@ class Draft:
         self._over = False
         self._given: dict[str, Value] | None = None  # of a new record: what it was created with, until more is assigned
         self._texts: dict[str, str] = {}
+        for name in collection.sets:
+            place = collection.places[name]
+            self._values[place] = set(self._values[place])
         if not _CONTAINER_TYPES.isdisjoint(map(type, values.values() if isinstance(values, dict) else values)):
             # by text, because 1, True and 1.0 are equal and yet different values
             named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
@@ -45,10 +48,10 @@ class Draft:
         if self._over:
             raise AttributeError(f"cannot set {name!r}: the transaction of this draft is over")
         field = self.collection.field(name)
-        checked = field.check(value)
+        checked: Any = field.check(value)
         if field.kind == "counter":
             self._increment(field, checked)
-        self._values[self.collection.place(name)] = checked
+        self._values[self.collection.place(name)] = set(checked) if field.kind == "set" else field.shown(checked)
         self._open_up()
         self._assigned[name] = field
 
@@ -60,7 +63,7 @@ class Draft:
 
     def changes(self) -> dict[str, Value]:
         """Registers that were assigned, an equal value included, and lists and dicts that were changed in place."""
-        if self._given is not None and not self._texts and not self.collection.counters:
+        if self._given is not None and not self._texts and not self.collection.counters and not self.collection.special:
             return self._given
         self._open_up()
         touched = self._assigned | {
@@ -68,7 +71,7 @@ class Draft:
         }
         changes = {name: self._value(name) for name, field in touched.items() if field.kind == "register"}
         return {
-            name: touched[name].check(value) if isinstance(value, CONTAINERS) else value
+            name: touched[name].check(value) if isinstance(value, CONTAINERS) or touched[name].keeps_all else value
             for name, value in changes.items()
         }
 
@@ -80,6 +83,16 @@ class Draft:
         counters = [field for field in self._assigned.values() if field.kind == "counter"]
         by = {field.name: self._increment(field, self._value(field.name)) for field in counters}
         return {name: difference for name, difference in by.items() if difference}
+
+    def elements(self) -> dict[str, tuple[frozenset[Any], frozenset[Any]]]:
+        """By set that differs from when the draft was made: the elements that came, and those that went."""
+        found = {}
+        for name in self.collection.sets:
+            before = self._before[self.collection.places[name]]
+            after: Any = self.collection.field(name).check(self._value(name))
+            if before != after:
+                found[name] = after - before, before - after
+        return found
 
     def close(self) -> None:
         """Refuse further writes: the transaction is over."""

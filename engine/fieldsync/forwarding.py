@@ -218,7 +218,7 @@ class _Follower:
         items = [(one.packed, name[:3], name.time, True) for one, name in zip(late, names, strict=True)]
         every = carrying.carry(dictionary, items, author, seq)
         time = min([scope.time, *[carried.lowest for carried in every]])  # no cell's may be below its change's
-        rises = record.write(dictionary, author, seq, time, [(one.living, (), one.increments) for one in late])
+        rises = record.write(dictionary, author, seq, time, [(one.living, (), one.increments, ()) for one in late])
         parts = carrying.Parts()
         targets: dict[Place, Target] = {}
         for one, carried, (piece, _, cells) in zip(late, every, rises, strict=True):

@@ -255,8 +255,10 @@ class _Loader:
         for one in batch:
             row = known[one.key]
             before = self._absent | record.read_all(writing.writer.dictionary, row.packed)
-            if differing := self._differences(before, one):
-                change.add(number, self._collection.name, one.key, row).fields = differing
+            differing, elements = self._differences(before, one), self._elements(before, one)
+            if differing or elements:
+                pending = change.add(number, self._collection.name, one.key, row)
+                pending.fields, pending.elements = differing, elements
         updated = len(change.pending)
         touched = change.land(self._replica.wall_ms(), self._replica.mint)
         writing.note(scope, touched, change.dots)
@@ -272,9 +274,19 @@ class _Loader:
             if name in self._counters:
                 if by := increment(self._counters[name], before[name], value):
                     differing[name, kind] = by
-            elif not _is_same(before.get(name), value):
+            elif kind != KINDS["set"] and not _is_same(before.get(name), value):
                 differing[name, kind] = value
         return differing
+
+    def _elements(self, before: dict[str, Any], one: Waiting) -> dict[tuple[str, int], tuple[Any, Any]]:
+        """What comes into the given sets, and what goes."""
+        found: dict[tuple[str, int], tuple[Any, Any]] = {}
+        for (name, kind), value in zip(one.shape.fields, one.values, strict=True):
+            if kind == KINDS["set"] and name in one.shape.given:
+                held = frozenset(before[name])
+                if held != value:
+                    found[name, kind] = value - held, held - value
+        return found
 
 
 def _is_same(one: Any, other: Any) -> bool:

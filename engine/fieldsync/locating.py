@@ -78,6 +78,9 @@ class _Finder:
         # what comes again stays where it is, whatever it is called now
         again = self._provisional() if places else set()
         places |= self._by_index([one for one in wanted if one not in places or one[:2] in again])
+        # what comes late for a record that was removed here is still that record's
+        unknown = [incarnation for incarnation in wanted if incarnation not in places]
+        places |= self._writer.names_of_removed(self._scope.id, unknown)
         self._fetch(place for place in set(places.values()) if place not in self._rows)
         for incarnation in wanted:
             target = self._target(places.get(incarnation))

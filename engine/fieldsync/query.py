@@ -18,6 +18,7 @@ from itertools import islice
 from operator import ge, gt, le, lt
 from typing import Any, NamedTuple, TypeAlias
 
+from fieldsync import codec
 from fieldsync.errors import LimitExceeded, SchemaError
 from fieldsync.limits import IN_VALUES_MAX, ROWS_MAX, TERMS_MAX
 from fieldsync.schema import BaseRecord, Collection, closest
@@ -28,7 +29,7 @@ ScopeId: TypeAlias = Callable[[str], int | None]  # a scope's name -> its number
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {"gt": gt, "ge": ge, "lt": lt, "le": le}
 SYMBOLS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-OPERATORS = ("eq", "ne", "in", *COMPARISONS)
+OPERATORS = ("eq", "ne", "in", "contains", *COMPARISONS)
 
 
 def quote(name: str) -> str:
@@ -54,7 +55,9 @@ def column_value(value: object) -> ColumnValue:
         return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, list | dict):
+    if isinstance(value, frozenset | set):
+        value = [element for _, element in sorted((codec.encode(element), element) for element in value)]
+    if isinstance(value, list | dict | tuple):
         return json.dumps(_json(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return None
 
@@ -63,7 +66,7 @@ def _json(value: object) -> Any:
     """A value as JSON knows it: bytes as hexadecimal text, numbers that are not finite as null."""
     if isinstance(value, dict):
         return {key: _json(element) for key, element in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_json(element) for element in value]
     plain = value if isinstance(value, bool) else column_value(value)
     if isinstance(plain, bytes):
@@ -87,6 +90,16 @@ def _read(record: BaseRecord, name: str) -> ColumnValue:
         return None
 
 
+def _elements(value: ColumnValue) -> list[Any]:
+    """The elements of a column's JSON array, as SQLite's json_each gives them."""
+    try:
+        found = json.loads(value) if isinstance(value, str) else []
+    except ValueError:
+        return []
+    some = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else [found]
+    return [int(one) if isinstance(one, bool) else one for one in some if not isinstance(one, list | dict)]
+
+
 class Term(NamedTuple):
     """One condition: `name operator operand`; the operand of `in` is a tuple."""
 
@@ -102,6 +115,9 @@ class Term(NamedTuple):
             return (sql if len(values) == len(self.operand) else f"({sql} OR {column} IS NULL)"), values
         if self.operator == "ne":
             return f"{column} IS NOT ?", [self.operand]
+        if self.operator == "contains":
+            found = f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value IS ?)"
+            return f"(json_valid({column}) AND {found})", [self.operand]
         if self.operator == "eq":
             return f"{column} IS ?", [self.operand]
         return f"{column} {SYMBOLS[self.operator]} ?", [self.operand]
@@ -115,6 +131,8 @@ class Term(NamedTuple):
             return rank == _rank(self.operand)
         if self.operator == "ne":
             return rank != _rank(self.operand)
+        if self.operator == "contains":
+            return any(_rank(element) == _rank(self.operand) for element in _elements(value))
         return value is not None and COMPARISONS[self.operator](rank, _rank(self.operand))
 
 

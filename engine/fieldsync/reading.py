@@ -180,7 +180,8 @@ def only(collection: Collection, key: str, scopes: Some[str]) -> str:
 
 def snapshot(collection: Collection, reader: Reader, key: str, scope: str, packed: bytes) -> BaseRecord:
     """The frozen record of a packed one."""
-    return collection.snapshot(key, scope, values_of(collection, reader, packed))
+    cells = (reader.dictionary, packed)
+    return collection.snapshot(key, scope, values_of(collection, reader, packed), cells=cells)
 
 
 def values_of(collection: Collection, reader: Reader, packed: bytes) -> Any:
@@ -189,4 +190,12 @@ def values_of(collection: Collection, reader: Reader, packed: bytes) -> Any:
         return record.read_all(reader.dictionary, packed)
     ids = reader.dictionary.field_ids
     wanted = tuple([ids.get((one.name, KINDS[one.kind]), 0) for one in collection.fields])
-    return record.read(reader.dictionary, packed, wanted, collection.absent)
+    values = record.read(reader.dictionary, packed, wanted, collection.absent)
+    if not collection.special:
+        return values
+    if any(one.keeps_all for one in collection.fields):
+        (rivals,) = record.rivals(reader.dictionary, [packed])
+        kept = {number: tuple([claim[3] for claim in claims]) for number, claims in rivals}
+        every = zip(collection.fields, wanted, values, strict=True)
+        values = tuple([kept.get(number, value) if one.keeps_all else value for one, number, value in every])
+    return collection.shown(values)

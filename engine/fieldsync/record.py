@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
 Name = tuple[str, str]  # collection, key
 MergeItem = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Removal, ...], Name | None]  # olds, pieces, removals
-WriteItem = tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...]]  # packed, registers, increments
+Side = tuple[int, bytes, Any, bool, dict[int, int] | None]  # field id, sub, value, replaces those there, within limits
+WriteItem = tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...], tuple[Side, ...]]
+# packed, registers, increments, cells beside others
+Rivals = tuple[int, list[tuple[int, int, int, Any]]]  # field id, claims as (author id, seq, time, value)
 Orphan = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and its packed cells
 Events = tuple[tuple[int, int, int], ...]  # (author id, seq, by): live cells gained or lost by a change
 Outcome = tuple[bytes, tuple[Orphan, ...], tuple[int, ...], Events]  # live, orphans, changed fields, events
@@ -144,6 +147,17 @@ def stamps(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[str,
         raise Corrupt(str(error)) from None
 
 
+def rivals(dictionary: Dictionary, records: list[bytes]) -> list[list[Rivals]]:
+    """Of each packed record the registers that were written apart: (field id, claims), the topmost claim first.
+
+    A claim is (author id, seq, time, value). Corrupt where a record is damaged.
+    """
+    try:
+        return codec.rivals(records, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+
+
 def incarnations(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[int, int, int]]]:
     """The names of the incarnations in each packed record: (author id, seq, n)."""
     try:
@@ -205,6 +219,11 @@ def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], colle
 def removals(dictionary: Dictionary, packed: bytes) -> list[Removal]:
     """The removal of each incarnation in a packed record, carrying what is seen of it here."""
     return merge.removals(packed, dictionary.fields)
+
+
+def removals_at(dictionary: Dictionary, packed: bytes, addresses: set[tuple[int, bytes]]) -> list[Removal]:
+    """The removals of what lives at some addresses, as (field id, sub), of a packed record."""
+    return merge.removals_at(packed, addresses, dictionary.fields)
 
 
 def named(dictionary: Dictionary, some: list[Removal]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

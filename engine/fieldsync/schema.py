@@ -5,6 +5,8 @@
         status: str = field(default="open", index=True)
         price: Decimal | None = None
         hours: Counter = 0                      # adds up what devices counted apart
+        tags: set[str]                          # elements that devices add and remove apart; empty at first
+        phone: tuple[str, ...] = field(keep="all")  # concurrent values side by side, until one is set
 
 A read gives a frozen snapshot; a write transaction gives a draft, the same class, whose attributes can be set. Values
 pass the door of values.py. What other devices wrote is read as it is, whatever is declared here. A list or dict that is
@@ -12,6 +14,7 @@ read belongs to the reader.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import lru_cache
 from operator import itemgetter
 from types import NoneType, UnionType
@@ -33,12 +36,25 @@ from typing import (
     overload,
 )
 
-from fieldsync import codec
+from fieldsync import clock, codec
+from fieldsync import record as record_cells
 from fieldsync.errors import SchemaError
 from fieldsync.limits import COLLECTION_NAME_BYTES_MAX, FIELD_NAME_BYTES_MAX
-from fieldsync.values import CHECKS, SUPPORTED, Check, Refusal, Value, check_any, check_number, nested, or_none
+from fieldsync.values import (
+    CHECKS,
+    SUPPORTED,
+    Check,
+    Refusal,
+    Value,
+    check_any,
+    check_number,
+    elements,
+    nested,
+    or_none,
+    single,
+)
 
-RESERVED = frozenset({"key", "scope", "collection", "as_dict"})  # names that every record has already
+RESERVED = frozenset({"key", "scope", "collection", "as_dict", "stamps"})  # names that every record has already
 T = TypeVar("T")
 _COUNTER = "fieldsync.Counter"
 Counter: TypeAlias = Annotated[int | float, _COUNTER]
@@ -50,13 +66,14 @@ class Field(NamedTuple):
 
     collection: str
     name: str
-    kind: Literal["register", "counter"]
+    kind: Literal["register", "counter", "set"]
     type: type
     optional: bool
     default: Any  # REQUIRED if it has none
     default_factory: Callable[[], object] | None
     indexed: bool
     checker: Check
+    keeps_all: bool = False
 
     def check(self, value: object) -> Value:
         """The value as it is stored; TypeError, naming collection.field, if it is not of the field's type."""
@@ -69,9 +86,11 @@ class Field(NamedTuple):
 
     @property
     def absent(self) -> Value:
-        """What a record reads that has no cell for this field: a counter 0, a register its plain default or None."""
+        """What is read where there is no cell: a counter 0, a set empty, a register its plain default or None."""
         if self.kind == "counter":
             return 0
+        if self.kind == "set":
+            return frozenset()
         value: Value = None if self.default is REQUIRED else self.default
         return value
 
@@ -84,6 +103,14 @@ class Field(NamedTuple):
         value: Value = self.default
         return value
 
+    def shown(self, stored: Any) -> Any:
+        """What a record shows for what is read: a set of elements; of a register that keeps all, all, as a tuple."""
+        if self.kind == "set":
+            return frozenset([element for element in stored if not isinstance(element, list | dict)])
+        if self.keeps_all:
+            return stored if isinstance(stored, tuple) else () if stored is None else (stored,)
+        return stored
+
 
 _KINDS: Final = {str: 1, int: 2, float: 3, bool: 4, bytes: 5}
 _NUMBER, _OPTIONAL = 6, 8
@@ -91,7 +118,7 @@ _NUMBER, _OPTIONAL = 6, 8
 
 def _kind_of(field: Field) -> int:
     """A field's type as codec.conforms knows it; 0, which no value is, where there is more to check."""
-    kind = _NUMBER if field.kind == "counter" else _KINDS.get(field.type, 0)
+    kind = _NUMBER if field.kind == "counter" else 0 if field.keeps_all else _KINDS.get(field.type, 0)
     return kind | (_OPTIONAL if field.optional and kind else 0)
 
 
@@ -101,17 +128,28 @@ class Options(NamedTuple):
     default: Any = REQUIRED
     default_factory: Callable[[], object] | None = None
     indexed: bool = False
+    keep: str = "latest"
 
 
 @overload
-def field(*, default: T, index: bool = False) -> T: ...
+def field(*, default: T, index: bool = False, keep: Literal["latest", "all"] = "latest") -> T: ...
 @overload
-def field(*, default_factory: Callable[[], T], index: bool = False) -> T: ...
+def field(*, default_factory: Callable[[], T], index: bool = False, keep: Literal["latest", "all"] = "latest") -> T: ...
 @overload
-def field(*, index: bool = False) -> Any: ...
-def field(*, default: Any = REQUIRED, default_factory: Callable[[], Any] | None = None, index: bool = False) -> Any:
-    """Options of a declared field: its value at create, or what makes one, and whether queries by it need an index."""
-    return Options(default, default_factory, index)
+def field(*, index: bool = False, keep: Literal["latest", "all"] = "latest") -> Any: ...
+def field(
+    *,
+    default: Any = REQUIRED,
+    default_factory: Callable[[], Any] | None = None,
+    index: bool = False,
+    keep: Literal["latest", "all"] = "latest",
+) -> Any:
+    """Options of a declared field: its value at create, or what makes one, and whether queries by it need an index.
+
+    keep="all", of a field of type tuple[T, ...]: it shows all values that were written apart, the one with the highest
+    stamp first, until one is set, as a tuple of one.
+    """
+    return Options(default, default_factory, index, keep)
 
 
 class Collection:
@@ -128,7 +166,9 @@ class Collection:
         "name",
         "places",
         "record",
+        "sets",
         "signature",
+        "special",
     )
 
     def __init__(self, name: str, record: "type[Record] | None" = None, fields: Iterable[Field] = ()) -> None:
@@ -141,6 +181,9 @@ class Collection:
         self.fields: Final = tuple(fields)
         self.absent: Final = tuple(field.absent for field in self.fields)
         self.counters: Final = frozenset(field.name for field in self.fields if field.kind == "counter")
+        # the places of fields that do not show just what is read
+        self.special: Final = tuple(i for i, one in enumerate(self.fields) if one.kind == "set" or one.keeps_all)
+        self.sets: Final = tuple(field.name for field in self.fields if field.kind == "set")
         self._fields: Final = {field.name: field for field in self.fields}
         self._kinds: Final = bytes(map(_kind_of, self.fields))
         self._pick: Final = itemgetter(*self._fields) if len(self.fields) > 1 else None
@@ -200,12 +243,21 @@ class Collection:
         """A record's values as `snapshot` takes them, from those it has cells for; undeclared names are left out."""
         if self.record is None:
             return dict(cells)
-        return tuple(map(cells.get, self.places, self.absent))
+        return self.shown(tuple(map(cells.get, self.places, self.absent)))
 
-    def snapshot(self, key: str, scope: str, values: Any, draft: object = None) -> "BaseRecord":
+    def shown(self, values: "tuple[Any, ...]") -> "tuple[Any, ...]":
+        """Values as they are read, as a record shows them."""
+        if not self.special:
+            return values
+        shown = list(values)
+        for place in self.special:
+            shown[place] = self.fields[place].shown(shown[place])
+        return tuple(shown)
+
+    def snapshot(self, key: str, scope: str, values: Any, *, draft: object = None, cells: Any = None) -> "BaseRecord":
         """A record over `values`: a tuple in the order of `fields`, or a dict where nothing is declared; frozen.
 
-        A draft passes itself, and values that it may change.
+        A draft passes itself, and values that it may change; who read it from cells, these: (dictionary, packed).
         """
         face: BaseRecord = _new(self.record or Snapshot)
         _set(face, "key", key)
@@ -215,6 +267,8 @@ class Collection:
             _set(face, "_collection", self)
         if draft is not None:
             _set(face, "_draft", draft)
+        if cells is not None:
+            _set(face, "_cells", cells)
         return face
 
 
@@ -249,8 +303,16 @@ def _declared(collection: str, name: str, annotation: Any, default: Any) -> Fiel
     if problem := _problem_of_name(name):
         raise SchemaError(f"{label}: {problem}")
     options = default if isinstance(default, Options) else Options(default)
+    if options.keep not in ("latest", "all"):
+        raise SchemaError(f'{label}: keep is "latest" or "all", not {options.keep!r}')
     if get_origin(annotation) is Annotated and _COUNTER in get_args(annotation):
         field = Field(collection, name, "counter", float, False, 0, None, options.indexed, check_number)
+    elif (get_origin(annotation) or annotation) in (set, frozenset):
+        _, _, item = _compiled((get_args(annotation) or (Any,))[0], label)
+        check = elements(item)
+        field = Field(collection, name, "set", frozenset, False, frozenset(), None, options.indexed, check)
+    elif options.keep == "all":
+        field = _keeping_all(collection, name, annotation, options)
     else:
         kind, optional, check = _compiled(annotation, label)
         field = Field(collection, name, "register", kind, optional, REQUIRED, None, options.indexed, check)
@@ -260,12 +322,23 @@ def _declared(collection: str, name: str, annotation: Any, default: Any) -> Fiel
         return field._replace(default_factory=options.default_factory)
     if options.default is REQUIRED:
         return field._replace(default=None) if field.optional else field
+    if field.keeps_all and options.default == ():
+        return field
     if isinstance(options.default, list | dict):
         raise SchemaError(f"{label}: records would share a default that can change; use default_factory")
     try:
         return field._replace(default=field.check(options.default))
     except TypeError as refusal:
         raise SchemaError(f"default of {refusal}") from None
+
+
+def _keeping_all(collection: str, name: str, annotation: Any, options: Options) -> Field:
+    arguments = get_args(annotation)
+    if get_origin(annotation) is not tuple or len(arguments) != 2 or arguments[1] is not Ellipsis:
+        raise SchemaError(f"{collection}.{name}: a field that keeps all is declared as tuple[T, ...]: it shows many")
+    kind, optional, item = _compiled(arguments[0], f"{collection}.{name}")
+    check = single(or_none(item) if optional else item)
+    return Field(collection, name, "register", kind, True, None, None, options.indexed, check, keeps_all=True)
 
 
 def _compiled(annotation: Any, label: str) -> tuple[type, bool, Check]:
@@ -300,9 +373,10 @@ _set = object.__setattr__  # past the frozen face
 class BaseRecord:
     """What declared and undeclared records share: key, scope, values by attribute and by [name]. Frozen, or a draft."""
 
-    __slots__ = ("_draft", "_values", "key", "scope")
+    __slots__ = ("_cells", "_draft", "_values", "key", "scope")
     key: str
     scope: str
+    _cells: Any  # (dictionary, packed) from which it was read; unset in a draft
     _collection: Collection
     _values: Any  # tuple or dict; list or dict in a draft
     _draft: Any  # a Draft; unset in a snapshot
@@ -314,6 +388,20 @@ class BaseRecord:
     def collection(self) -> str:
         """The name of the record's collection."""
         return self._collection.name
+
+    def stamps(self) -> "dict[str, Stamp]":
+        """Who wrote last to each field that was ever written to, and when; TypeError for a draft."""
+        cells = getattr(self, "_cells", None)
+        if cells is None:
+            raise TypeError("stamps are of records that were read: db[...].get(...).stamps()")
+        dictionary, packed = cells
+        (every,) = record_cells.stamps(dictionary, [packed])
+        latest = {name: (time, author) for time, author, name in sorted((t, a, n) for n, _, a, _, t in every)}
+        return {
+            name: Stamp(dictionary.author(author).hex(), clock.to_datetime(time))
+            for name, (time, author) in sorted(latest.items())
+            if not name.startswith("_")
+        }
 
     def as_dict(self) -> dict[str, Any]:
         """A new dict of key, scope and the fields."""
@@ -372,6 +460,13 @@ class BaseRecord:
 def _thawed(of: "type[Record] | str", key: str, scope: str, values: Any) -> BaseRecord:
     """A copied or unpickled snapshot."""
     return (Collection(of) if isinstance(of, str) else Collection.of(of)).snapshot(key, scope, values)
+
+
+class Stamp(NamedTuple):
+    """Who wrote something, and when."""
+
+    author: str  # 16 hex digits: one file's stay in one scope
+    when: datetime  # in UTC, by the author's clock
 
 
 class Snapshot(BaseRecord):

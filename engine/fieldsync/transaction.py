@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import clock, record
+from fieldsync import clock, codec, record
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
@@ -18,19 +19,26 @@ from fieldsync.limits import (
     KEY_BYTES_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
+from fieldsync.store import HEADLESS
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from fieldsync.record import Removal
-    from fieldsync.store import Dot, Row, Scope, Writer
+    from fieldsync.store import Dot, OrphanRow, Row, Scope, Writer
 
-KINDS = {"register": int(Kind.REGISTER), "counter": int(Kind.COUNTER)}
+    Elements = AbstractSet[Any]
+
+KINDS = {"register": int(Kind.REGISTER), "counter": int(Kind.COUNTER), "set": int(Kind.SET)}
 
 
 class Creation(NamedTuple):
-    """A new record: fields as (name, kind), and a value for each; one of Ellipsis is left out."""
+    """A new record: fields as (name, kind), and a value for each; one of Ellipsis is left out.
+
+    The value of a set is a collection of its elements.
+    """
 
     collection: int
     collection_name: str
@@ -50,11 +58,27 @@ class Pending:
     deletes: bool = False
     creates: bool = False
     fields: dict[tuple[str, int], Any] = field(default_factory=dict)  # (name, kind) -> value, or amount of a counter
+    elements: dict[tuple[str, int], tuple[Elements, Elements]] = field(default_factory=dict)  # that come, that go
 
     def as_creation(self) -> Creation:
         """The same, where all that is pending is a new record."""
-        fields, values = tuple(self.fields), tuple(self.fields.values())
-        return Creation(self.collection, self.collection_name, self.key, fields, values)
+        every = self.written
+        return Creation(self.collection, self.collection_name, self.key, tuple(every), tuple(every.values()))
+
+    @property
+    def written(self) -> dict[tuple[str, int], Any]:
+        """What a new record begins with."""
+        return self.fields | {pair: come for pair, (come, _) in self.elements.items() if come}
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is written, not only taken away."""
+        return bool(self.creates or (not self.deletes and self.written))
+
+    @property
+    def removes(self) -> bool:
+        """Whether a record is deleted, or elements are taken out of a set of it."""
+        return self.row is not None and (self.deletes or any(gone for _, gone in self.elements.values()))
 
     @property
     def is_live(self) -> bool:
@@ -82,6 +106,7 @@ class LocalChange:
         self.writer = writer
         self.scope = scope
         self.pending: dict[tuple[int, str], Pending] = {}
+        self.dismissed: list[OrphanRow] = []  # cells without their record, to be removed
         self.dots = Context()  # of the changes that landed
 
     def at(self, collection: int, collection_name: str, key: str, row: Row | None = None) -> Pending:
@@ -92,6 +117,10 @@ class LocalChange:
                 row = next(iter(self.writer.by_key(collection, self.scope.id, [key])), None)
             pending = self.add(collection, collection_name, key, row)
         return pending
+
+    def dismiss(self, orphan: OrphanRow) -> None:
+        """Remove cells that are held without their existence cell."""
+        self.dismissed.append(orphan)
 
     def add(self, collection: int, collection_name: str, key: str, row: Row | None) -> Pending:
         """Begin what is pending for a key whose row is known."""
@@ -112,10 +141,10 @@ class LocalChange:
         shapes = {
             fields: tuple(self.writer.field_ids(fields)) for fields in dict.fromkeys(one.fields for one in creations)
         }
-        rows = [(n, shapes[one.fields], one.values) for n, one in enumerate(creations)]
+        rows = [(n, shapes[one.fields], _packable(one.fields, one.values)) for n, one in enumerate(creations)]
         pieces = record.create(self.writer.dictionary, *dot, time, rows)
         _check_size(sum(map(len, pieces)) + sum(len(one.key) for one in creations))
-        parts = len(creations) + sum(len(one.values) - one.values.count(...) for one in creations)
+        parts = len(creations) + sum(_cells(one.fields, one.values) for one in creations)
         arrival = Arrival(dot, time, 0, parts, [], live=parts)
         news: dict[int, NewRecords] = {}
         for n, (one, piece) in enumerate(zip(creations, pieces, strict=True)):
@@ -129,24 +158,25 @@ class LocalChange:
 
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         """Write all of it into the store; returns the records touched."""
-        removing = [p for p in self.pending.values() if p.deletes and p.row]
-        writing = [p for p in self.pending.values() if p.creates or (p.fields and not p.deletes)]
-        if not removing and not writing:
+        removing = [pending for pending in self.pending.values() if pending.removes]
+        writing = [pending for pending in self.pending.values() if pending.writes]
+        if not removing and not writing and not self.dismissed:
             return []
-        if not removing and all(p.creates and p.row is None for p in writing):
+        if not removing and not self.dismissed and all(p.creates and p.row is None for p in writing):
             return self.create([p.as_creation() for p in writing], wall_ms, mint)
         scope = self.begin(wall_ms, mint)
         time = scope.time
         targets: dict[tuple[int, str], Target] = {}
         arrivals = []
-        if removing:
+        late = [_late_target(self.writer, orphan) for orphan in self.dismissed]
+        if removing or late:
             scope = scope._replace(seq=scope.seq + 1)
-            arrivals.append(self._remove(removing, targets, (scope.author, scope.seq), time))
+            arrivals.append(self._remove(removing, late, targets, (scope.author, scope.seq), time))
         if writing:
             scope = scope._replace(seq=scope.seq + 1)
-            grouped = GROUPED if removing else 0
+            grouped = GROUPED if arrivals else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
-        return self.put(scope, list(targets.values()), arrivals)
+        return self.put(scope, [*targets.values(), *late], arrivals)
 
     def begin(self, wall_ms: int, mint: Callable[[], bytes]) -> Scope:
         """The scope with an author, at the time of what is written next; for `put`, which saves it."""
@@ -164,7 +194,7 @@ class LocalChange:
         author = self.writer.dictionary.author(scope.author)
         self.dots = Context.of([(author, scope.seq - changes + 1, scope.seq)])
         self.writer.save_scope(scope)
-        self.scope, self.pending = scope, {}
+        self.scope, self.pending, self.dismissed = scope, {}, []
 
     def _with_author(self, mint: Callable[[], bytes]) -> Scope:
         if self.scope.author:
@@ -172,11 +202,17 @@ class LocalChange:
         (author,) = self.writer.author_ids([mint()])
         return self.scope._replace(author=author, seq=0)
 
-    def _remove(self, removing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int) -> Arrival:
-        every: list[Removal] = []
+    def _remove(
+        self,
+        removing: list[Pending],
+        late: list[Target],
+        targets: dict[tuple[int, str], Target],
+        dot: Dot,
+        time: int,
+    ) -> Arrival:
+        every: list[Removal] = [removal for target in late for removal in target.removals]
         for pending in removing:
-            assert pending.row is not None
-            removals = record.removals(self.writer.dictionary, pending.row.packed)
+            removals = _removals(self.writer, pending)
             _target(targets, pending).removals += tuple(removals)
             every.extend(removals)
         _check_incarnations(len(every))
@@ -186,12 +222,13 @@ class LocalChange:
     def _write(
         self, writing: list[Pending], targets: dict[tuple[int, str], Target], dot: Dot, time: int, flags: int
     ) -> Arrival:
-        names = sorted({pair for pending in writing for pair in pending.fields})
+        names = sorted({pair for pending in writing for pair in pending.written})
         ids = dict(zip(names, self.writer.field_ids(names), strict=True))
         creating = [pending for pending in writing if pending.creates]
+        created = [pending.as_creation() for pending in creating]
         rows = [
-            (n, tuple([ids[pair] for pair in pending.fields]), tuple(pending.fields.values()))
-            for n, pending in enumerate(creating)
+            (n, tuple([ids[pair] for pair in one.fields]), _packable(one.fields, one.values))
+            for n, one in enumerate(created)
         ]
         dictionary = self.writer.dictionary
         size = 0
@@ -200,7 +237,7 @@ class LocalChange:
             target.pieces += (piece,)
             target.created = {dot: n}
             size += len(piece) + len(pending.key)
-        parts = sum(1 + len(pending.fields) for pending in creating)
+        parts = len(created) + sum(_cells(one.fields, one.values) for one in created)
         incarnations = len(creating)
         updating = [pending for pending in writing if not pending.creates]
         items = [_write_item(pending, ids) for pending in updating]
@@ -219,7 +256,56 @@ def _write_item(pending: Pending, ids: dict[tuple[str, int], int]) -> record.Wri
     assert pending.row is not None
     registers = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.REGISTER)
     increments = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.COUNTER)
-    return pending.row.packed, registers, increments
+    # an element that comes is written beside its like: who took that away meanwhile has not seen this one
+    sides = tuple(
+        (ids[pair], codec.encode(element), None, True, None)
+        for pair, (come, _) in pending.elements.items()
+        for element in come
+    )
+    return pending.row.packed, registers, increments, sides
+
+
+def _late_target(writer: Writer, orphan: OrphanRow) -> Target:
+    """The removal of cells without their record, cell by cell."""
+    target = Target(orphans=(orphan,), removals=tuple(record.removals(writer.dictionary, orphan.packed)))
+    if orphan.collection != HEADLESS and orphan.key is not None:
+        target.collection, target.key = orphan.collection, orphan.key
+        target.collection_name = next(row.name for row in writer.collections() if row.id == orphan.collection)
+    return target
+
+
+def _removals(writer: Writer, pending: Pending) -> list[Removal]:
+    """Of the whole record, or of elements of its sets."""
+    assert pending.row is not None
+    if pending.deletes:
+        return record.removals(writer.dictionary, pending.row.packed)
+    ids = writer.dictionary.field_ids
+    addresses = {(ids[pair], codec.encode(element)) for pair, (_, gone) in pending.elements.items() for element in gone}
+    return record.removals_at(writer.dictionary, pending.row.packed, addresses)
+
+
+@lru_cache(maxsize=1024)
+def _sets(fields: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
+    """The places of sets among fields."""
+    return tuple(place for place, (_, kind) in enumerate(fields) if kind == Kind.SET)
+
+
+def _packable(fields: tuple[tuple[str, int], ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Values of a new record as the kernel takes them: a set as what its elements are encoded as."""
+    places = _sets(fields)
+    if not places:
+        return values
+    packable = list(values)
+    for place in places:
+        if values[place] is not ...:
+            packable[place] = tuple(map(codec.encode, values[place]))
+    return tuple(packable)
+
+
+def _cells(fields: tuple[tuple[str, int], ...], values: tuple[Any, ...]) -> int:
+    """How many cells a new record has beside its existence."""
+    some = [len(values[place]) - 1 for place in _sets(fields) if values[place] is not ...]
+    return len(values) - values.count(...) + sum(some)
 
 
 def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:

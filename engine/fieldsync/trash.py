@@ -64,7 +64,7 @@ def restore(batch: WriteBatch, some: Iterable[TrashEntry]) -> None:
         if pending.is_live:
             raise AlreadyExists(f"{entry.collection} {entry.key!r} exists in scope {entry.scope!r}")
         pending.creates = True
-        pending.fields = _fields(writer.dictionary, row.packed)
+        pending.fields = fields_of(writer.dictionary, row.packed)
     writer.delete_trash(list(wanted))
 
 
@@ -73,7 +73,7 @@ def _is(entry: TrashEntry, row: TrashRow, scope: Scope) -> bool:
     return (row.scope, row.key, to_datetime(row.wall_ms)) == (scope.id, entry.key, entry.when)
 
 
-def _fields(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], Any]:
+def fields_of(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], Any]:
     """The values of a packed record by (field, kind), as a new record is written."""
     (stamps,) = record.stamps(dictionary, [packed])
     pairs = sorted({(name, kind) for name, kind, *_ in stamps if kind in KINDS.values() and not name.startswith("_")})

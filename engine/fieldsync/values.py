@@ -5,14 +5,16 @@ datetime becomes UTC, and an int in a float or Decimal field becomes one if noth
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
 from fieldsync.limits import VALUE_DEPTH_MAX
 
-Value: TypeAlias = "bool | int | float | Decimal | str | bytes | date | list[Value] | dict[str, Value] | None"
+Value: TypeAlias = (
+    "bool | int | float | Decimal | str | bytes | date | list[Value] | dict[str, Value] | frozenset[Value] | None"
+)
 Number: TypeAlias = int | float | Decimal
 Check: TypeAlias = Callable[[object, int], Value]  # (value, depth) -> as stored, or a Refusal
 
@@ -64,6 +66,35 @@ def nested(kind: type[list[Any]] | type[dict[Any, Any]], item: Check) -> Check:
             return [item(element, depth + 1) for element in value]
         except Refusal as refusal:
             raise Refusal(f"[...]{refusal}") from None
+
+    return check
+
+
+def elements(item: Check) -> Check:
+    """A set, as a frozen one, each of whose elements passes `item` and can be in a set."""
+
+    def check(value: object, depth: int) -> Value:
+        if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+            raise _wrong("a set", value)
+        try:
+            return frozenset([item(element, depth + 1) for element in value])
+        except Refusal as refusal:
+            raise Refusal(f"[...]{refusal}") from None
+        except TypeError:
+            raise Refusal(" wants elements that can be in a set; lists and dicts cannot") from None
+
+    return check
+
+
+def single(item: Check) -> Check:
+    """A value that passes `item`, or a tuple of just that."""
+
+    def check(value: object, depth: int) -> Value:
+        if not isinstance(value, tuple):
+            return item(value, depth)
+        if len(value) != 1:
+            raise Refusal(f" wants one value, got {len(value)}: of those that it keeps one has to be chosen")
+        return item(value[0], depth)
 
     return check
 

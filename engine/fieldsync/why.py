@@ -164,7 +164,7 @@ class _Tracer:
         def deed(dot: Dot, time: int) -> Deed:
             author = dictionary.author(dot[0])
             is_own, is_pending = dot[0] == scope.author, pending.covers(author, dot[1])
-            return Deed(author.hex(), to_datetime(clock.to_ms(time)), is_own, is_pending)
+            return Deed(author.hex(), clock.to_datetime(time), is_own, is_pending)
 
         return Trace(
             scope.name,

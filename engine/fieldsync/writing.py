@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fieldsync.carrying import WISH
+from fieldsync.conflicts import dismiss, recreate
 from fieldsync.draft import Draft
 from fieldsync.errors import AlreadyExists, DataError
 from fieldsync.reading import find, only, values_of
@@ -15,6 +16,7 @@ from fieldsync.transaction import KINDS, check_names
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fieldsync.conflicts import Claim, Conflict, LateEdit
     from fieldsync.replica import WriteBatch
     from fieldsync.schema import Collection, Record, Snapshot
     from fieldsync.store import Row
@@ -98,20 +100,42 @@ class Transaction:
         check_names(to, key)
         self._wishes[self._draft(self._collection(of), key, scope)] = to
 
+    def settle(self, conflict: Conflict, claim: Claim | None = None) -> None:
+        """End a conflict: keep what the record reads, or take another of its claims. NotFound if the record is gone.
+
+        An ordinary write of the field, on tx.get(...) or by tx.update(...), ends it as well.
+        """
+        value = (claim or conflict.winner).value
+        draft = self._draft(self._collection(conflict.collection), conflict.key, conflict.scope)
+        draft.assign(conflict.field, value)
+
+    def dismiss(self, late: LateEdit) -> None:
+        """Take what was written to a deleted record out of the ledger, on all replicas. NotFound if it is gone."""
+        dismiss(self._open_batch(), late)
+
+    def recreate(self, late: LateEdit) -> None:
+        """Make a deleted record again, from what was written to it after it was deleted elsewhere.
+
+        NotFound if that is in the ledger no more, AlreadyExists where a record of the key lives.
+        """
+        recreate(self._open_batch(), late)
+
     def collect(self) -> None:
         """Hand what the drafts were given to the write transaction."""
         for draft in self._open_drafts():
             changes = draft.changes()
             fields = dict(zip(_as_registers(tuple(changes)), changes.values(), strict=True))
             fields |= {(name, KINDS["counter"]): amount for name, amount in draft.increments().items()}
+            elements = {(name, KINDS["set"]): change for name, change in draft.elements().items()}
             if draft in self._wishes:
                 fields[WISH] = self._wishes[draft]
-            if fields:
+            if fields or elements:
                 pending = self._created.get(draft)
                 if pending is None:
                     place = draft.collection, draft.record.scope, draft.record.key
                     pending = self._pending(*place, self._found[draft])
                 pending.fields = fields
+                pending.elements.update(elements)
 
     def close(self) -> None:
         """Refuse further use."""

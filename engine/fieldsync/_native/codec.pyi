@@ -1,6 +1,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+_Side = tuple[int, bytes, Any, bool, dict[int, int] | None]  # field id, sub, value, replaces those there, within limits
+
 class Unknown:
     tag: Final[int]
     data: Final[bytes]
@@ -19,7 +21,7 @@ def create(
     fields: bytes,
 ) -> list[bytes]: ...
 def write(
-    items: list[tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...]]],
+    items: list[tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...], tuple[_Side, ...]]],
     author: int,
     seq: int,
     time: int,
@@ -38,5 +40,8 @@ def widen(
     authors: bytes,
 ) -> list[tuple[Any, ...]]: ...
 def read_all(data: bytes, fields: bytes, authors: bytes) -> dict[str, Any]: ...
+def rivals(
+    records: list[bytes], fields: bytes, authors: bytes
+) -> list[list[tuple[int, list[tuple[int, int, int, Any]]]]]: ...
 def stamps(records: list[bytes], fields: bytes, authors: bytes) -> list[list[tuple[str, int, int, int, int]]]: ...
 def incarnations(records: list[bytes], fields: bytes, authors: bytes) -> list[list[tuple[int, int, int]]]: ...

@@ -232,6 +232,15 @@ class SQLiteReader(ForwardsReader):
         )
         return [((author, seq), time) for author, seq, time in self._db.execute(sql, (scope, collection, key))]
 
+    def names_of_removed(self, scope: int, incarnations: Sequence[Incarnation]) -> dict[Incarnation, tuple[int, str]]:
+        """(collection, key) of those incarnations that kept removals have hit here."""
+        sql = (
+            "SELECT inc_author, inc_seq, inc_n, collection, r.key FROM json_each(?) j CROSS JOIN fs_removal r ON "
+            "scope=? AND inc_author=j.value->>0 AND inc_seq=j.value->>1 AND inc_n=j.value->>2 WHERE r.key IS NOT NULL"
+        )
+        rows: Any = self._db.execute(sql, (json.dumps(incarnations), scope)) if incarnations else ()
+        return {(author, seq, n): (collection, key) for author, seq, n, collection, key in rows}
+
     def trash(self) -> Iterator[TrashRow]:
         """The records that went because a peer had them no more, the latest first."""
         return map(TrashRow._make, self._db.execute("SELECT * FROM fs_trash ORDER BY id DESC"))

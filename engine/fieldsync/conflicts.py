@@ -1,0 +1,156 @@
+"""The ledger of conflicts: registers that were written apart, and what was written to records that are deleted.
+
+It follows from the cells alone, so it is the same on all replicas that hold a scope: cells that no other has seen live
+side by side, and leave when somebody overwrites them all. Equal values are no conflict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fieldsync import clock, codec, record
+from fieldsync.errors import AlreadyExists, NotFound
+from fieldsync.store import HEADLESS
+from fieldsync.trash import fields_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from fieldsync.replica import WriteBatch
+    from fieldsync.store import OrphanRow, Reader, Scope
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A value that somebody wrote."""
+
+    value: Any
+    author: str  # 16 hex digits: one file's stay in one scope
+    when: datetime  # in UTC, by the author's clock
+    is_own: bool  # it was this file
+
+    def __str__(self) -> str:
+        return f"{self.value!r} by {'this file' if self.is_own else self.author} on {self.when:%Y-%m-%d %H:%M:%S} UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A field that was written apart: its record reads the first of the claims."""
+
+    scope: str
+    collection: str
+    key: str
+    field: str
+    claims: tuple[Claim, ...]
+
+    @property
+    def winner(self) -> Claim:
+        """What the record reads."""
+        return self.claims[0]
+
+    @property
+    def losers(self) -> tuple[Claim, ...]:
+        """What was written apart from that."""
+        return self.claims[1:]
+
+    def __str__(self) -> str:
+        others = "; ".join(map(str, self.losers))
+        return f"{self.scope}: {self.collection} {self.key}: {self.field} reads {self.winner}; apart from it {others}"
+
+
+@dataclass(frozen=True, slots=True)
+class LateEdit:
+    """What was written to a record by who had not heard that it is deleted."""
+
+    scope: str
+    collection: str  # empty, as the key, where the record's creation never came here
+    key: str
+    values: dict[str, Claim]
+    incarnation: tuple[str, int, int] = field(repr=False)
+
+    def __str__(self) -> str:
+        name = f"{self.collection} {self.key}" if self.collection else "a record that was never here"
+        values = ", ".join(f"{field} = {claim}" for field, claim in self.values.items())
+        return f"{self.scope}: {name} is deleted, but was written to: {values}"
+
+
+def conflicts(reader: Reader, scopes: list[Scope], collection: str | None) -> Iterator[Conflict]:
+    """The fields of scopes that were written apart, of one collection or of all."""
+    names = {row.id: row.name for row in reader.collections()}
+    for scope in scopes:
+        for number, rows in reader.records(scope.id):
+            if collection in (None, names[number]):
+                every = record.rivals(reader.dictionary, [row.packed for row in rows])
+                for row, rivals in zip(rows, every, strict=True):
+                    yield from _conflicts(reader, scope, (names[number], row.key), rivals)
+
+
+def _conflicts(reader: Reader, scope: Scope, name: record.Name, rivals: list[record.Rivals]) -> Iterator[Conflict]:
+    for number, found in rivals:
+        field_name, _ = reader.dictionary.field_names[number]
+        is_shown = not field_name.startswith("_")
+        if is_shown and len({codec.encode(value) for *_, value in found}) > 1:
+            claims = tuple(_claim(reader, scope, author, time, value) for author, _, time, value in found)
+            yield Conflict(scope.name, *name, field_name, claims)
+
+
+def late_edits(reader: Reader, scopes: list[Scope], collection: str | None) -> Iterator[LateEdit]:
+    """What was written to deleted records of scopes, of one collection or of all."""
+    names = {row.id: row.name for row in reader.collections()}
+    for scope in scopes:
+        context = reader.context(scope.id) if reader.has_orphans(scope.id) else None
+        for orphans in reader.all_orphans(scope.id) if context else ():
+            for orphan in orphans:
+                author, seq, n = orphan.incarnation
+                name = reader.dictionary.author(author)
+                is_deleted = context is not None and context.covers(name, seq)  # else its creation is still to come
+                if is_deleted and collection in (None, names.get(orphan.collection)):
+                    values = _values(reader, scope, orphan)
+                    known = names.get(orphan.collection, "")
+                    yield LateEdit(scope.name, known, orphan.key or "", values, (name.hex(), seq, n))
+
+
+def _values(reader: Reader, scope: Scope, orphan: OrphanRow) -> dict[str, Claim]:
+    """What the cells of a deleted record read, by field, with who wrote it last."""
+    read = record.read_all(reader.dictionary, orphan.packed)
+    (stamps,) = record.stamps(reader.dictionary, [orphan.packed])
+    latest = {name: (time, by) for time, by, name in sorted((time, by, name) for name, _, by, _, time in stamps)}
+    return {
+        name: _claim(reader, scope, author, time, read.get(name))
+        for name, (time, author) in sorted(latest.items())
+        if not name.startswith("_")
+    }
+
+
+def _claim(reader: Reader, scope: Scope, author: int, time: int, value: Any) -> Claim:
+    name = reader.dictionary.author(author).hex()
+    return Claim(value, name, clock.to_datetime(time), is_own=author == scope.author)
+
+
+def dismiss(batch: WriteBatch, late: LateEdit) -> OrphanRow:
+    """Take what was written to a deleted record out of the ledger; returns what it was. NotFound if it is gone."""
+    writer, scope = batch.writer, batch.writer.scope(late.scope)
+    name, seq, n = late.incarnation
+    author = writer.dictionary.author_ids.get(bytes.fromhex(name))
+    if scope is not None and author is not None:
+        for orphan in writer.orphans(scope.id, [(author, seq, n)]):
+            batch.scope(late.scope).dismiss(orphan)
+            return orphan
+    raise NotFound(f"what was written to {late.collection} {late.key!r} is not in the ledger any more")
+
+
+def recreate(batch: WriteBatch, late: LateEdit) -> None:
+    """Make a deleted record again from what was written to it, and take that out of the ledger.
+
+    NotFound; AlreadyExists where a record of the key lives.
+    """
+    orphan = dismiss(batch, late)
+    if orphan.collection == HEADLESS or orphan.key is None:
+        raise NotFound("the creation of that record never came here, so its name is not known")
+    pending = batch.scope(late.scope).at(orphan.collection, late.collection, orphan.key)
+    if pending.is_live:
+        raise AlreadyExists(f"{late.collection} {late.key!r} exists in scope {late.scope!r}")
+    pending.creates = True
+    pending.fields = fields_of(batch.writer.dictionary, orphan.packed)
