@@ -218,7 +218,10 @@ def test_a_clock_that_is_years_off_moves_no_other_and_can_be_overwritten(tmp_pat
     with wrong.write() as tx:
         tx.create("notes", scope=SCOPE, key="n-1", text="from another year")
     right.enter(SCOPE)
-    right.sync(wrong)
+    report = right.sync(wrong)
+    assert report.changes_ahead == (1 if year == 2100 else 0)  # accepted, merged and flagged
+    (deed,) = right.why("notes", "n-1").traces[0].created
+    assert (deed.is_ahead, "a clock is wrong" in str(deed)) == ((True,) * 2 if year == 2100 else (False,) * 2)
     with right.write() as tx:
         tx.update("notes", "n-1", scope=SCOPE, text="corrected")
         tx.create("notes", scope=SCOPE, key="n-2", text="today")

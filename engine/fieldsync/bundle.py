@@ -42,6 +42,7 @@ class BundleReport:
 
     bytes: int = 0
     changes: int = 0  # written, or new to the reader
+    changes_ahead: int = 0  # of the new ones, those stamped over 5 minutes ahead of this clock
     records_changed: int = 0
     scopes: list[str] = field(default_factory=list)  # held now as the giver held them
     incomplete: list[str] = field(
@@ -214,6 +215,7 @@ class _Taker:
                 )
                 batch.note(name, taken.touched, taken.dots)
                 self._report.changes += taken.changes
+                self._report.changes_ahead += taken.ahead
             if message.done:
                 scope = scope._replace(taker=b"")
             if message.done and self._joins:

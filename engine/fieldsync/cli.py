@@ -123,6 +123,8 @@ def sync(
         f"{report.bytes_received:,} bytes in, {report.bytes_sent:,} out, {report.round_trips} round trips, "
         f"{report.seconds:.2f} s"
     )
+    if report.changes_ahead:
+        _say(f"{report.changes_ahead:,} changes are stamped ahead of this clock: one of the two is wrong", "yellow")
     if report.refused:
         _say(f"not held by the peer: {', '.join(report.refused)}", "yellow")
     for mended in report.mended:

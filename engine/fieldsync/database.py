@@ -259,7 +259,8 @@ class Database:
         self._check_held([scope] if scope is not None else [])
         with self.replica.store.reading() as reader:
             asked = [held for held in reader.scopes() if scope in (None, held.name)]
-            return why(reader, self.collection(of).name, key, asked, is_hub=self.replica.takes_all)
+            is_hub, wall_ms = self.replica.takes_all, self.replica.wall_ms()
+            return why(reader, self.collection(of).name, key, asked, is_hub=is_hub, wall_ms=wall_ms)
 
     def compare(
         self, other: Database, *scopes: str, progress: Callable[[int, int], object] | None = None

@@ -36,6 +36,7 @@ class Landed(NamedTuple):
     before: State
     after: State
     changes: int
+    ahead: int  # of these, the ones that are stamped far ahead of the wall clock
     records: int
 
 
@@ -73,13 +74,12 @@ def land(replica: Replica, name: str, eager: Eager, pair: bytes, base: Context |
         known = [one for one in (base, writer.agreed(pair, scope.id)) if one is not None and one.hash() == eager.base]
         if not known or scope.taker or known[0] - writer.context(scope.id):
             return None
-        before, giver, changes = exchange.state_of(writer, scope), known[0] | eager.news, 0
+        before, giver = exchange.state_of(writer, scope), known[0] | eager.news
         if eager.chunk is not None:
             scope, taken = taking.take(writer, scope, known[0], giver, eager.chunk, replica.wall_ms())
-            batch.note(name, taken.touched, taken.dots)
-            changes = taken.changes
+            batch.receive(name, taken)
         scope = taking.finish(writer, scope, Declaration(giver, Context(), []))
         writer.save_scope(scope)
         batch.note(name, [], giver)
         after = exchange.state_of(writer, scope)
-    return Landed(known[0], giver, before, after, changes, len(batch.touched))
+    return Landed(known[0], giver, before, after, batch.received, batch.ahead, len(batch.touched))

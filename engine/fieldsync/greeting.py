@@ -59,7 +59,7 @@ class Greeting:
         self.states: dict[str, State] = {}  # the own ones
         self.trust = Trust()
         self.is_over = False
-        self.changes_sent = self.changes_received = self.records_changed = 0
+        self.changes_sent = self.changes_received = self.changes_ahead = self.records_changed = 0
         self.delay = 0  # round trips beyond the one that a greeting takes
         self._replica = replica
         self._only = only
@@ -194,6 +194,7 @@ class Greeting:
             raise SyncError(f"{shared.name!r} was left meanwhile; sync again")
         if landed is not None:
             self.changes_received += landed.changes
+            self.changes_ahead += landed.ahead
             self.records_changed += landed.records
             self.changes_sent += self._sent.get(i, 0) if landed.base == sent else 0
             self._answers[shared.name] = shared.state, landed.context
@@ -272,6 +273,7 @@ class Greeting:
         landed = eager.land(self._replica, name, message, self._id or b"", None)
         if landed is not None:
             self.changes_received += landed.changes
+            self.changes_ahead += landed.ahead
             self.records_changed += landed.records
             self._contexts[name] = landed.context
 

@@ -30,12 +30,11 @@ class Landing:
             return
         try:
             with self._replica.writing() as batch:
-                scope, changes = self._land(batch, shared, chunk)
-                batch.writer.save_scope(scope)
+                batch.writer.save_scope(self._land(batch, shared, chunk))
         except Superseded:
             self._supersede(shared)
         else:
-            self._count(batch, changes)
+            self._count(batch)
 
     def end(self, shared: Shared, chunk: Chunk | None, trust: Trust, *, yields: bool) -> None:
         """Land the last chunk, if there is one, and Done. yields: where records differ without a reason, ours go.
@@ -47,8 +46,7 @@ class Landing:
             return
         try:
             with self._replica.writing() as batch:
-                scope, changes = self._land(batch, shared, chunk)
-                self._join(batch, shared, scope, trust, yields=yields)
+                self._join(batch, shared, self._land(batch, shared, chunk), trust, yields=yields)
         except Superseded:
             self._supersede(shared)
         except existence.TooMuch:
@@ -56,31 +54,32 @@ class Landing:
             shared.dropped = True
             self._report.waiting.append(shared.name)
         else:
-            self._count(batch, changes)
+            self._count(batch)
 
     def _supersede(self, shared: Shared) -> None:
         shared.dropped = True
         self._report.superseded.append(shared.name)
 
-    def _count(self, batch: WriteBatch, changes: int) -> None:
-        self._report.changes_received += changes
+    def _count(self, batch: WriteBatch) -> None:
+        self._report.changes_received += batch.received
+        self._report.changes_ahead += batch.ahead
         self._report.records_changed += len(batch.touched)
 
-    def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None) -> tuple[Scope, int]:
-        """Write a chunk; returns the scope, not yet saved, and how many changes came."""
+    def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None) -> Scope:
+        """Write a chunk; returns the scope, not yet saved."""
         assert shared.own is not None
         assert shared.peer is not None
         scope = batch.writer.scope(shared.name)
         if scope is None or scope.taker != shared.token:
             raise Superseded
         if chunk is None:
-            return scope, 0
+            return scope
         scope, taken = taking.take(
             batch.writer, scope, shared.own.context, shared.peer.context, chunk, self._replica.wall_ms()
         )
-        batch.note(shared.name, taken.touched, taken.dots)
+        batch.receive(shared.name, taken)
         batch.writer.drop_begun(scope.id)
-        return scope, taken.changes
+        return scope
 
     def _join(self, batch: WriteBatch, shared: Shared, scope: Scope, trust: Trust, *, yields: bool) -> None:
         """Done: take away what is gone, join the giver's context and its floor, and give way to its records."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fieldsync.sqlite import SQLiteReader, SQLiteStore, SQLiteWriter
+    from fieldsync.taking import Taken
 
 
 def peer_id(peer: str) -> bytes:
@@ -39,6 +40,7 @@ class WriteBatch:
         self.writer = writer
         self._changes: dict[str, LocalChange] = {}
         self.touched: list[Touched] = []
+        self.received = self.ahead = 0  # changes of a peer's; those of them stamped far ahead of the wall clock
         self.dots: dict[str, Context] = {}
 
     def scope(self, name: str) -> LocalChange:
@@ -54,6 +56,12 @@ class WriteBatch:
         for change in self._changes.values():
             self.note(change.scope.name, change.land(wall_ms, mint), change.dots)
         self._changes = {}
+
+    def receive(self, scope: str, taken: Taken) -> None:
+        """Remember what a peer's changes did."""
+        self.received += taken.changes
+        self.ahead += taken.ahead
+        self.note(scope, taken.touched, taken.dots)
 
     def note(self, scope: str, touched: list[Touched], dots: Context) -> None:
         """Remember what changes that landed have to tell the watches."""

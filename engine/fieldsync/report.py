@@ -37,6 +37,7 @@ class Report:
     seconds: float = 0.0
     changes_sent: int = 0
     changes_received: int = 0
+    changes_ahead: int = 0  # of these, the ones stamped over 5 minutes ahead of this clock: one of the two is wrong
     records_changed: int = 0
     scopes: list[str] = field(default_factory=list)  # shared, and equal to the peer's at the end or on the way there
     refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not hold

@@ -187,6 +187,7 @@ class Session:
         self._control.extend(self._greeting.receive(message, initiator=self._initiator))
         self.report.changes_sent = self._greeting.changes_sent
         self.report.changes_received = self._greeting.changes_received
+        self.report.changes_ahead = self._greeting.changes_ahead
         self.report.records_changed = self._greeting.records_changed
         if self._greeting.is_over:
             self._shared = self._greeting.shared

@@ -26,6 +26,7 @@ class Taken:
     """What one chunk did."""
 
     changes: int
+    ahead: int  # of these, the ones that are stamped too far ahead of the wall clock to move the own clock
     touched: list[Touched]
     dots: Context
 
@@ -51,7 +52,8 @@ def take(
     _account(writer, scope, taken, giver)
     for change in taken:
         scope = scope._replace(time=clock.observe(scope.time, change.time, wall_ms))
-    return scope, Taken(len(taken), touched, _dots(writer, taken))
+    ahead = sum(not clock.is_trusted(change.time, wall_ms) for change in taken)
+    return scope, Taken(len(taken), ahead, touched, _dots(writer, taken))
 
 
 def _merge(

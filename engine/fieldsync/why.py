@@ -29,11 +29,13 @@ class Deed:
     when: datetime  # in UTC, by the author's clock
     is_own: bool  # it was this file
     is_pending: bool  # no hub is known to have it
+    is_ahead: bool  # that clock is over 5 minutes ahead of this one: one of the two is wrong
 
     def __str__(self) -> str:
         who = "this file" if self.is_own else f"author {self.author}"
         unknown = " (no hub is known to have that)" if self.is_pending else ""
-        return f"by {who} on {self.when:%Y-%m-%d %H:%M:%S} UTC{unknown}"
+        ahead = ", which is still to come: a clock is wrong" if self.is_ahead else ""
+        return f"by {who} on {self.when:%Y-%m-%d %H:%M:%S} UTC{ahead}{unknown}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +125,10 @@ def _listed(names: tuple[str, ...] | list[str]) -> str:
     return f"{listed} and {len(names) - NAMED} scopes more" if len(names) > NAMED else listed
 
 
-def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hub: bool) -> Why:
+def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hub: bool, wall_ms: int) -> Why:
     """What scopes know of a key. A hub has nothing pending. Corrupt where the record is damaged."""
     known = reader.collection(collection)
-    tracer = _Tracer(reader, known.id, (collection, key), is_hub) if known else None
+    tracer = _Tracer(reader, known.id, (collection, key), is_hub, wall_ms) if known else None
     return Why(
         collection,
         key,
@@ -140,11 +142,12 @@ def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hu
 class _Tracer:
     """Looks for one key in scopes."""
 
-    def __init__(self, reader: Reader, collection: int, name: Name, is_hub: bool) -> None:
+    def __init__(self, reader: Reader, collection: int, name: Name, is_hub: bool, wall_ms: int) -> None:
         self._reader = reader
         self._collection = collection
         self._name = name
         self._is_hub = is_hub
+        self._wall_ms = wall_ms
         self._dropped: dict[int, datetime] = {}  # scope -> when it went to the trash last
         for row in reader.trash():
             if (row.collection, row.key) == (collection, name[1]):
@@ -164,7 +167,8 @@ class _Tracer:
         def deed(dot: Dot, time: int) -> Deed:
             author = dictionary.author(dot[0])
             is_own, is_pending = dot[0] == scope.author, pending.covers(author, dot[1])
-            return Deed(author.hex(), clock.to_datetime(time), is_own, is_pending)
+            is_ahead = not clock.is_trusted(time, self._wall_ms)
+            return Deed(author.hex(), clock.to_datetime(time), is_own, is_pending, is_ahead)
 
         return Trace(
             scope.name,
