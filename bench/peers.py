@@ -145,6 +145,7 @@ class Fieldsync:
     def give(self, other: Fieldsync) -> Delivery:
         """A session in memory, begun by the taker; the clock runs for frames of the giver's stream alone."""
         from fieldsync import messages
+        from fieldsync.frames import Stream
         from fieldsync.session import Session
 
         other.db.enter(*other.scopes)
@@ -159,7 +160,7 @@ class Fieldsync:
                 sender, receiver, idle = receiver, sender, idle + 1
                 continue
             size, idle = size + len(frame), 0
-            streams = sender is giver and isinstance(messages.decode(frame), messages.Stream)
+            streams = sender is giver and isinstance(messages.decode(frame), Stream)
             sent = time.perf_counter()
             receiver.receive(frame)
             if streams:

@@ -13,7 +13,7 @@ from fieldsync import bundle, giving, messages
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, NotFound
-from fieldsync.messages import Bye, Packed, Stream
+from fieldsync.frames import Bye, Packed, Stream
 
 
 @pytest.fixture

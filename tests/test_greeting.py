@@ -9,8 +9,8 @@ from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, NotDelivered, ProtocolError, SyncError
 from fieldsync.exchange import Declaration
+from fieldsync.frames import Again, Bye, Declare, Differ, Eager, Forgotten, Hello
 from fieldsync.limits import EAGER_CELLS_MAX
-from fieldsync.messages import Again, Bye, Declare, Differ, Eager, Forgotten, Hello
 
 HELLO, DECLARE, BYE, AGAIN, EAGER, DIFFER, FORGOTTEN = 1, 2, 5, 11, 12, 13, 14
 SCOPES = [f"territory/{number:02}" for number in range(50)]
@@ -154,7 +154,7 @@ def test_what_is_written_while_an_answer_is_under_way_goes_next_time(fleet, scop
     while frame := sides[1].next_frame():
         sides[0].receive(frame)
     assert [frame[0] for frame in iter(sides[0].next_frame, None)] == [BYE]
-    sides[1].receive(messages.encode(messages.Bye()))
+    sides[1].receive(messages.encode(Bye()))
     assert fleet.databases["van"]["notes"].get("n-1", scope=SCOPES[0]).text == "by the hub"
     assert sum(one.pending for one in fleet.databases["van"].scopes()) == 1
     talk = fleet.talk("van")

@@ -17,6 +17,7 @@ from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, DigestMismatch, FieldsyncError, ProtocolError
 from fieldsync.exchange import Declaration
+from fieldsync.frames import Answer, Ask, Declare, Sketch, Stream, Want
 from fieldsync.limits import (
     CHUNK_RAW_BYTES_MAX,
     FRAME_BYTES_MAX,
@@ -26,7 +27,6 @@ from fieldsync.limits import (
     SEQ_MAX,
     SKETCH_SYMBOLS_MAX,
 )
-from fieldsync.messages import Answer, Ask, Declare, Sketch, Stream, Want
 from fieldsync.rebuild import rebuild
 from fieldsync.reconcile import SYMBOL_BYTES
 from fieldsync.session import Session

@@ -21,7 +21,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     *("sqlite.layout", "sqlite.forwards", "sqlite.reader", "sqlite.writer", "sqlite.store", "sqlite", "sqlite.sorting"),
     *("rebuild", "sound", "examine", "verify"),
     *("watch", "replica", "reading", "trash", "conflicts", "writing", "why", "comparing"),
-    *("exchange", "giving", "existence", "locating", "taking", "bodies", "messages", "parting"),
+    *("exchange", "giving", "existence", "locating", "taking", "bodies", "frames", "messages", "parting"),
     *("shared", "eager", "greeting", "report", "mending", "asking", "landing", "rounds", "session", "bundle", "escrow"),
     *("websocket", "memory"),
     *("template", "guessing", "tables", "loading"),

@@ -13,6 +13,7 @@ import fieldsync as fs
 from fieldsync import limits, messages, reconcile, rounds, session, trust, verify
 from fieldsync.database import Database
 from fieldsync.errors import DigestMismatch, ProtocolError
+from fieldsync.frames import Want
 from fieldsync.limits import LOOK_PAUSE_MS, ROUNDS_MAX
 from fieldsync.rebuild import rebuild
 from fieldsync.report import Mended
@@ -546,7 +547,7 @@ def test_a_question_after_all_was_settled_is_refused(peers):
     lose(peers.a, "o-1")
     settle(peers.a)
     talk = Talk.between(peers.a.replica, peers.b.replica)
-    want = messages.encode(messages.Want(0, 1, bytes(16)))
+    want = messages.encode(Want(0, 1, bytes(16)))
 
     def late(side, frame):
         side.receive(frame)

@@ -12,8 +12,8 @@ from fieldsync import giving, messages, parting
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, ProtocolError
 from fieldsync.exchange import declare
+from fieldsync.frames import Begun, Declare, Part, Stream
 from fieldsync.limits import BEGUN_CHUNKS_MAX, FRAME_BYTES_MAX
-from fieldsync.messages import Begun, Declare, Part, Stream
 
 DECLARE, STREAM, PART = 2, 3, 16
 RECORDS = 60

@@ -12,7 +12,7 @@ from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, ProtocolError, SyncError, VersionMismatch
 from fieldsync.exchange import Declaration
-from fieldsync.messages import Bye, Declare, Hello, Settled, Stream, Want
+from fieldsync.frames import Bye, Declare, Hello, Settled, Stream, Want
 from fieldsync.session import Session, refusal
 
 HELLO, DECLARE, STREAM, SETTLED, BYE = 1, 2, 3, 4, 5

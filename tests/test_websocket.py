@@ -15,6 +15,7 @@ import websockets.sync.server
 
 import fieldsync as fs
 from fieldsync import messages, websocket
+from fieldsync.frames import Bye, Declare, Hello, Refusal
 
 
 def open_fast(path):
@@ -242,7 +243,7 @@ def say(*frames):
     return answer
 
 
-BYE = messages.encode(messages.Bye())
+BYE = messages.encode(Bye())
 
 
 @pytest.mark.parametrize(
@@ -255,9 +256,9 @@ BYE = messages.encode(messages.Bye())
         ([b"\x03" + bytes(range(200))], fs.DecodeError),
         (["some text"], fs.ProtocolError),
         ([BYE], fs.ProtocolError),
-        ([messages.encode(messages.Refusal("Busy", "come back later"))], fs.SyncError),
-        ([messages.encode(messages.Hello(bytes(16), 0, False, [], (7, 9)))], fs.VersionMismatch),
-        ([messages.encode(messages.Hello(bytes(16), 0, False, [("unasked", bytes(8))]))], fs.ProtocolError),
+        ([messages.encode(Refusal("Busy", "come back later"))], fs.SyncError),
+        ([messages.encode(Hello(bytes(16), 0, False, [], (7, 9)))], fs.VersionMismatch),
+        ([messages.encode(Hello(bytes(16), 0, False, [("unasked", bytes(8))]))], fs.ProtocolError),
         ([b"\x80unknown, but may be skipped", b"\x01garbage"], fs.DecodeError),
     ],
 )
@@ -309,10 +310,10 @@ def chat(url, *frames):
 
 def test_a_server_survives_bad_clients(hub, device, server):
     fill(hub, "job/7", "a")
-    hello = messages.encode(messages.Hello(bytes(16), 0, False, [("job/7", bytes(8))]))
+    hello = messages.encode(Hello(bytes(16), 0, False, [("job/7", bytes(8))]))
     for frames in ([b"\x01garbage"], ["text"], [b""], [hello, hello], [hello, b"\x03\xc0"], [BYE]):
         answers = [messages.decode(frame) for frame in chat(server.url, *frames)]
-        (refusal,) = [answer for answer in answers if isinstance(answer, messages.Refusal)]
+        (refusal,) = [answer for answer in answers if isinstance(answer, Refusal)]
         assert refusal.code in ("DecodeError", "ProtocolError")
     with websockets.sync.client.connect(server.url, proxy=None) as connection:
         connection.send(hello)
@@ -330,7 +331,7 @@ def test_a_server_takes_so_many_sessions_and_no_more(hub, device, server, monkey
     fill(hub, "job/7", "a")
     device.enter("job/7")
     connect = partial(websockets.sync.client.connect, server.url, proxy=None)
-    hello = messages.encode(messages.Hello(bytes(16), 0, False, [("job/7", bytes(8))]))
+    hello = messages.encode(Hello(bytes(16), 0, False, [("job/7", bytes(8))]))
     with connect() as one, connect() as two:
         for connection in (one, two):
             connection.send(hello)
@@ -353,10 +354,10 @@ def test_closing_a_server_ends_its_sessions_and_leaves_the_database_open(hub, de
     fill(hub, "job/7", "a")
     server = fs.serve(hub)
     with websockets.sync.client.connect(server.url, proxy=None) as connection:
-        connection.send(messages.encode(messages.Hello(bytes(16), 0, False, [("job/7", bytes(8))])))
+        connection.send(messages.encode(Hello(bytes(16), 0, False, [("job/7", bytes(8))])))
         connection.recv()
         server.close()
-        assert all(isinstance(messages.decode(frame), messages.Declare) for frame in connection)
+        assert all(isinstance(messages.decode(frame), Declare) for frame in connection)
     server.close()
     fill(hub, "job/7", "b")
     with pytest.raises(fs.ConnectionFailed):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 from fieldsync import existence, mending
 from fieldsync.errors import ProtocolError
-from fieldsync.messages import Answer, Ask, Sketch, Want
+from fieldsync.frames import Answer, Ask, Sketch, Want
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fieldsync.context import Context
-    from fieldsync.messages import Message
+    from fieldsync.frames import Message
     from fieldsync.shared import Shared
 
 

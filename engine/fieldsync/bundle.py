@@ -19,8 +19,8 @@ from fieldsync import exchange, existence, giving, messages, taking
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, LimitExceeded, NotFound
 from fieldsync.exchange import Declaration
+from fieldsync.frames import Message, Packed, Skipped, Stream
 from fieldsync.limits import FRAME_BYTES_MAX
-from fieldsync.messages import Packed, Skipped, Stream
 from fieldsync.trust import Trust
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class _Out:
         self._hash.update(data)
         self.size += len(data)
 
-    def frame(self, message: messages.Message) -> None:
+    def frame(self, message: Message) -> None:
         data = messages.encode(message)
         if len(data) > FRAME_BYTES_MAX:
             raise LimitExceeded("a scope of too many records for a bundle that others may have to compare: sync it")
@@ -103,7 +103,7 @@ def write(
     return report
 
 
-def _frames(replica: Replica, reader: Reader, scope: Scope, base: Context) -> Iterator[tuple[messages.Message, int]]:
+def _frames(replica: Replica, reader: Reader, scope: Scope, base: Context) -> Iterator[tuple[Message, int]]:
     own = exchange.declare(reader, scope)
     key, alive = b"", b""
     if own.floor - base:  # who holds more than the base may have to find out what is gone

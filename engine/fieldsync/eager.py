@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from fieldsync import exchange, giving, taking
 from fieldsync.context import Context
 from fieldsync.exchange import Declaration
+from fieldsync.frames import Eager
 from fieldsync.limits import EAGER_CELLS_MAX
-from fieldsync.messages import Eager
 
 if TYPE_CHECKING:
     from fieldsync.exchange import State

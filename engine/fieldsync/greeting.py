@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 from fieldsync import eager, exchange
 from fieldsync.context import Context
 from fieldsync.errors import ProtocolError, SyncError, VersionMismatch
+from fieldsync.frames import VERSION, Again, Differ, Eager, Forgotten, Hello
 from fieldsync.leaving import deliver, pending
 from fieldsync.limits import EAGER_SCOPES_MAX
-from fieldsync.messages import VERSION, Again, Differ, Eager, Forgotten, Hello
 from fieldsync.replica import peer_id
 from fieldsync.shared import Shared
 from fieldsync.store import Pair
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from fieldsync.eager import Offer
     from fieldsync.exchange import State
-    from fieldsync.messages import Message
+    from fieldsync.frames import Message
     from fieldsync.replica import Replica
     from fieldsync.store import Reader, Scope, Writer
 

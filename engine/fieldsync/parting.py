@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync import giving, messages
 from fieldsync.errors import DecodeError, FieldsyncError, ProtocolError
+from fieldsync.frames import BEGUN_HASH_BYTES, Begun, Part, Stream
 from fieldsync.limits import FRAME_BYTES_MAX, PART_BYTES_MAX, PART_BYTES_MIN, PART_SHARE
-from fieldsync.messages import BEGUN_HASH_BYTES, Begun, Part, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from fieldsync import exchange, mending, parting
 from fieldsync.errors import DigestMismatch, SyncError
 from fieldsync.exchange import State
+from fieldsync.frames import Declare, Settled
 from fieldsync.limits import MENDED_MAX
-from fieldsync.messages import Declare, Settled
 from fieldsync.report import Mended
 
 if TYPE_CHECKING:

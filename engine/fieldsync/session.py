@@ -22,9 +22,7 @@ from typing import TYPE_CHECKING
 
 from fieldsync import asking, exchange, messages, parting
 from fieldsync.errors import ProtocolError, SyncError
-from fieldsync.greeting import Greeting
-from fieldsync.landing import Landing
-from fieldsync.messages import (
+from fieldsync.frames import (
     Again,
     Answer,
     Ask,
@@ -42,6 +40,8 @@ from fieldsync.messages import (
     Stream,
     Want,
 )
+from fieldsync.greeting import Greeting
+from fieldsync.landing import Landing
 from fieldsync.report import Report
 from fieldsync.rounds import Rounds
 
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from fieldsync.changes import Chunk
     from fieldsync.exchange import Declaration
     from fieldsync.existence import Taker
-    from fieldsync.messages import Greetings, Message
+    from fieldsync.frames import Greetings, Message
     from fieldsync.replica import Replica
     from fieldsync.shared import Shared
     from fieldsync.store import Reader, Scope

@@ -10,7 +10,7 @@ from fieldsync.limits import ROUNDS_MAX
 if TYPE_CHECKING:
     from fieldsync import existence
     from fieldsync.exchange import Declaration
-    from fieldsync.messages import Begun, Settled
+    from fieldsync.frames import Begun, Settled
     from fieldsync.report import Mended
     from fieldsync.store import Reader, Scope
 
