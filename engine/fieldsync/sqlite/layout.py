@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fieldsync import codec
 from fieldsync._native import numbers
-from fieldsync.store import Entry
+from fieldsync.store import ChangeRow, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -82,6 +82,12 @@ def load_columns(text: str) -> tuple[tuple[str, int, bool, Any], ...]:
 def dump_entries(changes: Iterable[list[Entry]]) -> list[bytes]:
     """The entries of each change as the index keeps them."""
     return numbers.pack(list(changes), 4)
+
+
+def load_change(row: Any) -> ChangeRow:
+    """A row of the change index."""
+    author, seq, time, flags, parts, live, entries = row
+    return ChangeRow(author, seq, time, flags, parts, live, load_entries(entries))
 
 
 def load_entries(data: bytes) -> list[Entry]:

@@ -11,10 +11,10 @@ import apsw
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.limits import SCAN_ROWS_TARGET
-from fieldsync.query import quote
 from fieldsync.sqlite.forwards import ForwardsReader
-from fieldsync.sqlite.layout import load_entries, record_table
-from fieldsync.store import HEADLESS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
+from fieldsync.sqlite.inspection import Inspector
+from fieldsync.sqlite.layout import load_change, record_table
+from fieldsync.store import ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ OF_DOTS = (
 )  # the changes of ranges of an author's numbers
 
 
-class SQLiteReader(ForwardsReader):
+class SQLiteReader(ForwardsReader, Inspector):
     """One read transaction; see store.Reader."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection, begin: str) -> None:
@@ -165,12 +165,12 @@ class SQLiteReader(ForwardsReader):
             "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? AND author=? AND seq=?"
         )
         row = self._db.execute(sql, (scope, *dot)).fetchone()
-        return _change(row) if row else None
+        return load_change(row) if row else None
 
     def changes(self, scope: int, lacking: Context) -> Iterator[ChangeRow]:
         """The changes of those dots of which anything is held, in the order of their times."""
         sql = f"SELECT author, seq, time, flags, parts, live, entries FROM {OF_DOTS} ORDER BY time, author, seq"
-        return map(_change, self._db.execute(sql, (json.dumps(self.dictionary.numbered(lacking)), scope)))
+        return map(load_change, self._db.execute(sql, (json.dumps(self.dictionary.numbered(lacking)), scope)))
 
     def removals_of(self, scope: int, creations: Iterable[Dot]) -> dict[Incarnation, list[Removal]]:
         """The kept removals of incarnations that those changes created."""
@@ -210,7 +210,7 @@ class SQLiteReader(ForwardsReader):
             "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? "
             f"AND flags&{REMOVING} ORDER BY time, author, seq"
         )
-        return [_change(row) for row in self._db.execute(sql, (scope,))]
+        return [load_change(row) for row in self._db.execute(sql, (scope,))]
 
     def removals_by(self, scope: int, dot: Dot, entries: list[Entry]) -> list[Removal]:
         """The removals that one change made, which its entries name."""
@@ -310,86 +310,6 @@ class SQLiteReader(ForwardsReader):
         """How many changes the index of a scope has."""
         return int(self._db.execute("SELECT count(*) FROM fs_change WHERE scope=?", (scope,)).get)
 
-    # --- looking for damage ---
-
-    def damage(self, most: int) -> list[str]:
-        """What SQLite finds wrong with its pages and indexes, and what is wrong with the file's tables of numbers."""
-        found: list[str] = []
-        try:
-            for (text,) in self._db.execute(f"PRAGMA integrity_check({int(most)})"):
-                found += [text] if text != "ok" else []
-        except apsw.CorruptError as error:
-            found.append(str(error))
-        for table, rule in NUMBERED.items():
-            row: Any = self._db.execute(f"SELECT count(*), max(id), total({rule}) FROM {table}").fetchone()
-            count, last, good = row
-            if count != (last or 0) or count != good:
-                found.append(f"{table} does not number 1 to {count}, or not what it has to")
-        return found
-
-    def count_rows(self) -> int:
-        """How many rows of records and orphans there are."""
-        tables = ["fs_orphan", *(record_table(known.id) for known in self.collections())]
-        return sum(self._db.execute(f"SELECT count(*) FROM {table}").get for table in tables)
-
-    def strays(self) -> tuple[list[tuple[int, int]], int]:
-        """Rows of no scope: (collection, number) of records and orphans, and how many others."""
-        unknown = "NOT IN (SELECT id FROM fs_scope)"
-        places = [(HEADLESS, row) for (row,) in self._db.execute(f"SELECT id FROM fs_orphan WHERE scope {unknown}")]
-        for known in self.collections():
-            sql = f"SELECT _id FROM {record_table(known.id)} WHERE _scope {unknown}"
-            places += [(known.id, row) for (row,) in self._db.execute(sql)]
-        count = "SELECT count(*) FROM {} WHERE scope " + unknown
-        return places, sum(self._db.execute(count.format(table)).get for table in OF_SCOPES)
-
-    def indexed(self, scope: int) -> Iterator[tuple[ChangeRow, bool]]:
-        """All changes of the index in the order of their dots, and whether their entries could be read."""
-        sql = "SELECT author, seq, time, flags, parts, live, entries FROM fs_change WHERE scope=? ORDER BY author, seq"
-        rows: Any = self._db.execute(sql, (scope,))
-        for row in rows:
-            try:
-                yield _change(row), True
-            except (ValueError, TypeError):
-                author, seq, time, flags, parts, live, _ = row
-                yield ChangeRow(author, seq, time, flags, parts, live, []), False
-
-    def removal_log(self, scope: int) -> Iterator[tuple[Dot, Removal]]:
-        """All kept removals with the dots of their changes, in the order of these."""
-        sql = (
-            "SELECT author, seq, inc_author, inc_seq, inc_n, item FROM fs_removal WHERE scope=? "
-            "ORDER BY author, seq, inc_author, inc_seq, inc_n"
-        )
-        for author, seq, *removal in self._db.execute(sql, (scope,)):
-            yield (author, seq), tuple(removal)
-
-    def shown(self, collection: CollectionRow, ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
-        """What the columns of records show, by their numbers."""
-        names = "".join(f", {quote(name)}" for name, _, _, _ in collection.columns)
-        sql = f"SELECT _id{names} FROM json_each(?) CROSS JOIN {record_table(collection.id)} ON _id=json_each.value"
-        return {row[0]: row[1:] for row in self._db.execute(sql, (json.dumps(ids),))}
-
-    def intervals(self, scope: int) -> list[tuple[int, int, int]]:
-        """The context as it is kept: (author id, low, high)."""
-        sql = "SELECT author, low, high FROM fs_context WHERE scope=? ORDER BY author, low"
-        rows: Any = self._db.execute(sql, (scope,)).fetchall()
-        return list(rows)
-
-    def givers(self, scope: int) -> list[tuple[int, int, bytes | None]]:
-        """The provisional dots as they are kept: (author id, seq, context of the giver or None)."""
-        sql = (
-            "SELECT author, seq, context FROM fs_provisional LEFT JOIN fs_giver ON fs_giver.id=giver WHERE scope=? "
-            "ORDER BY author, seq"
-        )
-        rows: Any = self._db.execute(sql, (scope,)).fetchall()
-        return list(rows)
-
-
-OF_SCOPES = ("fs_change", "fs_removal", "fs_context", "fs_provisional")
-NUMBERED = {  # tables whose numbers have no gaps, and what makes a row of one right
-    "fs_author": "typeof(name)='blob' AND length(name)=8 AND name<>zeroblob(8)",
-    "fs_field": "typeof(name)='text' AND kind BETWEEN 1 AND 255",
-    "fs_collection": "typeof(name)='text'",
-}
 
 READING = frozenset(
     {apsw.SQLITE_SELECT, apsw.SQLITE_READ, apsw.SQLITE_FUNCTION, apsw.SQLITE_RECURSIVE}
@@ -418,11 +338,6 @@ _row = Row._make  # a call less than Row(*...), for each of many rows
 def _scope(row: Any) -> Scope:
     number, name, author, seq, time, digest, floor, taker, ready, delivered, priority = row
     return Scope(number, name, author, seq, time, digest, floor, taker, bool(ready), delivered, priority)
-
-
-def _change(row: Any) -> ChangeRow:
-    author, seq, time, flags, parts, live, entries = row
-    return ChangeRow(author, seq, time, flags, parts, live, load_entries(entries))
 
 
 def _orphan(row: Any) -> OrphanRow:

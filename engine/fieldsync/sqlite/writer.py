@@ -23,8 +23,9 @@ from fieldsync.limits import (
 )
 from fieldsync.query import column_value, quote
 from fieldsync.sqlite.forwards import ForwardsWriter
+from fieldsync.sqlite.inspection import OF_SCOPES
 from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
-from fieldsync.sqlite.reader import OF_SCOPES, SQLiteReader
+from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Pair, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
