@@ -11,6 +11,7 @@ from fieldsync.errors import DecodeError, NotDelivered, ProtocolError, SyncError
 from fieldsync.exchange import Declaration
 from fieldsync.frames import Again, Bye, Declare, Differ, Eager, Forgotten, Hello
 from fieldsync.limits import EAGER_CELLS_MAX
+from fieldsync.session import Session
 
 HELLO, DECLARE, BYE, AGAIN, EAGER, DIFFER, FORGOTTEN = 1, 2, 5, 11, 12, 13, 14
 SCOPES = [f"territory/{number:02}" for number in range(50)]
@@ -495,3 +496,25 @@ def test_a_floor_that_the_other_may_not_have_keeps_an_answer_back(fleet):
     assert EAGER not in [kind for _, kind in talk.types]
     fleet.check_equal()
     assert fleet.databases["van"]["notes"].get("n-1", scope=SCOPES[0]) is None
+
+
+def test_who_holds_no_scope_can_sync_again_and_again(tmp_path):
+    hub, device = (Database(open_replica(tmp_path / name)) for name in ("h.db", "a.db"))
+    hub.enter("s")
+    assert [device.sync(hub).complete for _ in range(3)] == [True] * 3
+    for database in (hub, device):
+        database.close()
+
+
+def test_a_differ_is_no_answer_to_a_hello(tmp_path):
+    hub, device = (Database(open_replica(tmp_path / name)) for name in ("h.db", "a.db"))
+    for database in (hub, device):
+        database.enter("s", "t")
+    device.sync(hub)
+    device.leave("t")  # so the list of scopes is another one, and it says Hello
+    session = Session(device.replica, initiator=True, peer=hub.replica.id.hex())
+    assert isinstance(messages.decode(session.next_frame()), Hello)
+    with pytest.raises(ProtocolError, match="not due"):
+        session.receive(messages.encode(Differ([], [], [])))
+    for database in (hub, device):
+        database.close()

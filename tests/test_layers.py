@@ -22,6 +22,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "sqlite.layout",
         "sqlite.forwards",
         "sqlite.inspection",
+        "sqlite.memory",
         "sqlite.reader",
         "sqlite.writer",
         "sqlite.store",

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from hashlib import blake2b
 
+import apsw
 import pytest
 
 import fieldsync as fs
 from fieldsync import bundle
 from fieldsync.database import Database
+from fieldsync.errors import NotDelivered
 from fieldsync.limits import REMOVALS_KEPT_MS, TRIM_PAUSE_MS
 from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
@@ -229,3 +231,19 @@ def test_only_a_hub_forgets_by_itself(timed, clock):
     db = timed("a", hub=False)
     clock.now_ms += 2 * REMOVALS_KEPT_MS
     assert (db.replica.tidy(), removals(db)) == (0, 1)
+
+
+def test_what_a_repair_left_is_not_erased_before_a_hub_has_it(hub, tmp_path):
+    """Of a change that lost a record, the other record is still here: provisional, and nobody else's."""
+    with fs.open(tmp_path / "b.db", durability="fast") as db:
+        put(db, "lost", "sound")
+    with apsw.Connection(str(tmp_path / "b.db")) as file:
+        file.execute("UPDATE fs_record_1 SET _cells=CAST(x'ff'||substr(_cells,2) AS BLOB) WHERE _key='lost'")
+    with fs.open(tmp_path / "b.db", durability="fast") as db:
+        assert db.verify(repair=True).fetching == {SCOPE: 1}
+        assert keys(db) == ["sound"]
+        with pytest.raises(NotDelivered):
+            db.leave(SCOPE)
+        db.leave(SCOPE, escrow=tmp_path / "left.bundle")
+    hub.import_bundle(tmp_path / "left.bundle")
+    assert keys(hub) == ["sound"]

@@ -379,3 +379,25 @@ def test_frames_of_unknown_types_are_refused(met, kind):
     session, _ = met
     with pytest.raises(DecodeError, match=f"type {kind}"):
         session.receive(bytes([kind]) + msgpack.packb({}))
+
+
+def test_a_row_that_is_another_records_by_now_is_not_named(tmp_path, monkeypatch):
+    """Rows' numbers are used again: a change may name a row in which another record lives today."""
+    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
+    one, other = (Database(open_replica(tmp_path / name)) for name in ("a.db", "b.db"))
+    other.enter("s")
+    names = [f"c{i}" for i in range(14)]
+    with one.write() as tx:
+        for name in names:
+            tx.create(name, scope="s", key="k", t=1)
+    with one.write() as tx:
+        for name in names[1:]:
+            tx.delete(name, "k", scope="s")
+        tx.update("c0", "k", scope="s", t=2)
+    with one.write() as tx:
+        for name in names[1:]:
+            tx.create(name, scope="s", key="new", t=1)
+    assert one.sync(other).complete
+    assert state(one.replica) == state(other.replica)
+    for database in (one, other):
+        database.close()

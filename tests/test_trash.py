@@ -9,7 +9,7 @@ import pytest
 from tests.simulation.audit import audit
 
 import fieldsync as fs
-from fieldsync.sqlite import writer as sqlite_writer
+from fieldsync.sqlite import memory as sqlite_memory
 from fieldsync.store import TrashRow
 
 SCOPE = "job/7"
@@ -139,7 +139,7 @@ def put_trash(db, *hours):
 
 
 def test_what_is_old_goes_when_more_comes(db, monkeypatch):
-    monkeypatch.setattr(sqlite_writer, "TRASH_KEPT_MS", 10 * HOUR_MS)
+    monkeypatch.setattr(sqlite_memory, "TRASH_KEPT_MS", 10 * HOUR_MS)
     with db.replica.store.writing() as writer:
         writer.delete_trash([entry.id for entry in db.trash()])
     put_trash(db, 1, 2, 3)
@@ -150,6 +150,6 @@ def test_what_is_old_goes_when_more_comes(db, monkeypatch):
 
 
 def test_of_very_many_the_latest_stay(db, monkeypatch):
-    monkeypatch.setattr(sqlite_writer, "TRASH_ROWS_MAX", 2)
+    monkeypatch.setattr(sqlite_memory, "TRASH_ROWS_MAX", 2)
     put_trash(db, 500_000, 500_001, 500_002)
     assert [entry.key for entry in db.trash()] == ["at 500002", "at 500001"]

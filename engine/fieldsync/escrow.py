@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fieldsync import bundle
 from fieldsync.context import Context
 from fieldsync.errors import NotFound
-from fieldsync.leaving import deliver, leave
+from fieldsync.leaving import deliver, held, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def leave_with_escrow(
             scope = reader.scope(name)
             if scope is None:
                 raise NotFound(f"the scope {name!r} is not held here")
-            delivered[name], packed[name] = Context(scope.delivered), reader.context(scope.id)
+            delivered[name], packed[name] = Context(scope.delivered), held(reader, scope)
     bases = {} if whole else delivered
     report = bundle.replace_file(path, lambda file: bundle.write(replica, file, scopes, bases, progress))
     _keep_name(Path(path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fieldsync import changes
+from fieldsync import changes, record
 from fieldsync.changes import GROUPED, REMOVING, Chunk, GivenChange
 from fieldsync.limits import (
     CHUNK_BYTES_TARGET,
@@ -124,10 +124,17 @@ def _add(reader: Reader, scope: Scope, row: ChangeRow, held: Held, load: _Load) 
                 number = load.numbers.setdefault(found.collection, len(load.numbers)) if known else 0
                 records.append((found.packed, (number, found.key or "") if known else None))
             elif found is not None and found.scope == scope.id:
-                named = place in created  # others know it by its incarnation
+                # others know it by its incarnation; a row may be another record's by now
+                named = place in created and (row.live == row.parts or _creates(reader, row, found.packed))
                 name = (load.numbers.setdefault(place[0], len(load.numbers)), found.key) if named else None
                 records.append((found.packed, name))
     load.changes.append((row.author, row.seq, row.time, row.flags, row.parts, records, removals))
     load.parts += row.live
     load.weight += sum([len(packed) + len(name[1] if name else "") for packed, name in records])
     load.weight += sum([len(item) for *_, item in removals])
+
+
+def _creates(reader: Reader, row: ChangeRow, packed: bytes) -> bool:
+    """Whether a record has an incarnation that a change created."""
+    (names,) = record.incarnations(reader.dictionary, [packed])
+    return any(name[:2] == row[:2] for name in names)

@@ -94,6 +94,7 @@ class Greeting:
             self._pair = reader.pair(self._peer) if self._peer else None
             known = self._pair
             if known is None or known.names != list(self.states) or known.was_hub != self._takes_all:
+                self._pair = None  # Hello is said, to which a Differ is no answer
                 return [self._hello(self.states)]
             self._trust(known.replica, known.is_hub)
             return self._again(reader, known)
@@ -133,7 +134,7 @@ class Greeting:
                 self._check_versions(message)
                 self._trust(message.replica, message.takes_all)
                 return self._accept(message) if initiator else self._answer(message)
-            case Differ() if initiator and self._pair is not None and self._told and not self._eager:
+            case Differ() if initiator and self._pair is not None and not self._eager:
                 self._accept_differ(message, self._pair)
                 return []
             case Forgotten() if initiator and self._pair is not None and not (self.delay or self._eager):

@@ -12,16 +12,22 @@ if TYPE_CHECKING:
     from fieldsync.store import Reader, Scope, Writer
 
 
+def held(reader: Reader, scope: Scope) -> Context:
+    """The changes of which anything is here, provisional ones too."""
+    provisional = Context.of((author, seq, seq) for author, seq in reader.provisional_dots(scope.id))
+    return reader.context(scope.id) | provisional
+
+
 def pending(reader: Reader, scope: Scope) -> Context:
     """The changes here, own and relayed, that no hub is known to cover."""
-    return reader.context(scope.id) - Context(scope.delivered)
+    return held(reader, scope) - Context(scope.delivered)
 
 
 def deliver(writer: Writer, name: str, dots: Context) -> None:
     """Note that a hub covers some changes of a scope."""
     scope = writer.scope(name)
     if scope is not None:
-        delivered = Context(scope.delivered) | (dots & writer.context(scope.id))
+        delivered = Context(scope.delivered) | (dots & held(writer, scope))
         writer.save_scope(scope._replace(delivered=delivered.data))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fieldsync.store import Scope
 
 TAGS = model.Address("tags", model.SET)
-TEXT = model.Address("notes", model.TEXT)
+TEXT = model.Address("notes", 0x49)  # of a later type that merges as texts do, of any value
 LATER = model.Address("later", 0x40)
 
 

@@ -140,6 +140,8 @@ class Schedule(Traffic, Disasters):
         self.converge()
         for device in self.devices:
             self.world.now_ms += 1_000
+            if not device.scopes():
+                device.database.enter(self.scopes[0])
             self.transact(device)
             self.inner(device)
         self.converge()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
@@ -14,19 +13,15 @@ from fieldsync import record
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt, LimitExceeded, SchemaError
 from fieldsync.limits import (
-    BEGUN_CHUNKS_MAX,
     FIELDS_MAX,
-    PAIR_BYTES_MAX,
-    PAIRS_MAX,
-    TRASH_KEPT_MS,
-    TRASH_ROWS_MAX,
 )
 from fieldsync.query import column_value, quote
 from fieldsync.sqlite.forwards import ForwardsWriter
 from fieldsync.sqlite.inspection import OF_SCOPES
 from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
+from fieldsync.sqlite.memory import Memory
 from fieldsync.sqlite.reader import SQLiteReader
-from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Pair, Row, Scope, TrashRow
+from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +47,7 @@ def _form(row: CollectionRow) -> _Form:
     return _Form(row, record_table(row.id))
 
 
-class SQLiteWriter(SQLiteReader, ForwardsWriter):
+class SQLiteWriter(SQLiteReader, ForwardsWriter, Memory):
     """The write transaction; see store.Writer."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
@@ -239,57 +234,6 @@ class SQLiteWriter(SQLiteReader, ForwardsWriter):
     def delete_rows(self, collection: int, ids: list[int]) -> None:
         """Take records away."""
         self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
-
-    def rename_pair(self, old: bytes, new: bytes) -> None:
-        """Remember a pair under another name."""
-        if old != new:
-            self._db.execute("DELETE FROM fs_pair WHERE id=?", (old,))
-            self._db.execute("UPDATE OR REPLACE fs_agreed SET pair=? WHERE pair=?", (new, old))
-
-    def put_pair(self, name: bytes, pair: Pair, wall_ms: int) -> bool:
-        """Remember a pair; of very many, those that met last, and none of very many scopes: then False."""
-        names = json.dumps(pair.names)
-        if len(names) > PAIR_BYTES_MAX:
-            return False
-        self._db.execute(
-            "INSERT OR REPLACE INTO fs_pair VALUES(?, ?, ?, ?, ?, ?, ?)",
-            (name, pair.replica, names, pair.states, pair.is_hub, pair.was_hub, wall_ms),
-        )
-        if self._db.execute("SELECT count(*) FROM fs_pair").get > PAIRS_MAX:
-            oldest = self._db.execute("SELECT id FROM fs_pair ORDER BY wall_ms LIMIT 1").get
-            self._db.execute("DELETE FROM fs_pair WHERE id=?", (oldest,))
-            self._db.execute("DELETE FROM fs_agreed WHERE pair=?", (oldest,))
-        return True
-
-    def put_agreed(self, pair: bytes, scope: int, context: Context) -> None:
-        """Remember the context of a scope that both of a pair have now."""
-        self._db.execute("INSERT OR REPLACE INTO fs_agreed VALUES(?, ?, ?)", (scope, pair, context.data))
-
-    def put_begun(self, scope: int, cells: int, body: bytes) -> None:
-        """Keep what came of the body of a chunk, in place of an earlier one; of very many scopes, the latest."""
-        self.drop_begun(scope)
-        self._db.execute("INSERT INTO fs_begun VALUES(NULL, ?, ?, ?)", (scope, cells, body))
-        oldest = "SELECT id FROM fs_begun ORDER BY id DESC LIMIT -1 OFFSET ?"
-        self._db.execute(f"DELETE FROM fs_begun WHERE id IN ({oldest})", (BEGUN_CHUNKS_MAX,))
-
-    def drop_begun(self, scope: int) -> None:
-        """Forget what was begun: a chunk has landed, and the next one is another."""
-        self._db.execute("DELETE FROM fs_begun WHERE scope=?", (scope,))
-
-    def put_trash(self, rows: list[TrashRow]) -> None:
-        """Keep records that went for a while; of very many, the latest."""
-        if not rows:
-            return
-        self._db.executemany("INSERT INTO fs_trash VALUES(?, ?, ?, ?, ?, ?)", [(None, *row[1:]) for row in rows])
-        self._db.execute(
-            "DELETE FROM fs_trash WHERE id NOT IN (SELECT id FROM fs_trash ORDER BY id DESC LIMIT ?)",
-            (TRASH_ROWS_MAX,),
-        )
-        self._db.execute("DELETE FROM fs_trash WHERE wall_ms<?", (rows[-1].wall_ms - TRASH_KEPT_MS,))
-
-    def delete_trash(self, ids: list[int]) -> None:
-        """Take records out of the trash."""
-        self._db.executemany("DELETE FROM fs_trash WHERE id=?", [(number,) for number in ids])
 
     def put_orphan(self, scope: int, orphan: OrphanRow) -> int:
         """Add or replace the cells of an incarnation without existence cell; returns the row's number."""
