@@ -220,18 +220,16 @@ def _write_index(
         gained = batch.live.pop(arrival.dot, 0)
         places = batch.places.pop(arrival.dot, set())
         if arrival.flags & REMOVING:
+            kept = writer.removals_by(scope.id, arrival.dot, known.entries) if known else []
             writer.put_removals(scope.id, arrival.dot, arrival.removals, names)
-            entries = compress_removals(arrival.removals)
-            rows.append(
-                ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, len(arrival.removals), entries)
-            )
+            every = {removal[:3]: removal for removal in [*kept, *arrival.removals]}.values()
+            rows.append(_entered(arrival, known, len(every), compress_removals(every)))
             continue
         if known:
             gained += known.live
             places |= set(expand(known.entries))
         if gained > 0:
-            entries = compress(places)
-            rows.append(ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, gained, entries))
+            rows.append(_entered(arrival, known, gained, compress(places)))
         elif known:  # what was here of it went with what came
             losses.append((arrival.dot, known.live))
     losses += [(dot, -by) for dot, by in batch.live.items() if by < 0 and dot not in batch.places]
@@ -240,6 +238,18 @@ def _write_index(
         writer.put_changes(scope.id, rows)
     if losses:
         writer.lose_cells(scope.id, losses)
+
+
+def _entered(arrival: Arrival, known: ChangeRow | None, live: int, entries: list[Entry]) -> ChangeRow:
+    """The index's row of a change that came, of which something may have been here.
+
+    Where a repair had to make up of how many parts it was (rebuild.index_row), the numbers may differ: the higher one
+    counts, and one above all that is here, so that it is not taken for whole.
+    """
+    time, parts = arrival.time, arrival.parts
+    if known:
+        time, parts = max(time, known.time), max(parts, known.parts)
+    return ChangeRow(*arrival.dot, time, arrival.flags, parts if live <= parts else live + 1, live, entries)
 
 
 def _moved(writer: Writer, scope: Scope, batch: _Batch) -> list[ChangeRow]:

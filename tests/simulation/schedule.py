@@ -242,7 +242,8 @@ class Schedule(Traffic, Disasters):
         with device.store.reading() as reader:
             held = reader.scope(scope)
             assert held is not None
-            dots = frozenset(cells.dots_of(leaving.pending(reader, held)))
+            # what is provisional goes too, but who takes it in need not account for it
+            dots = frozenset(cells.dots_of(leaving.pending(reader, held) & reader.context(held.id)))
         try:
             device.database.leave(scope, escrow=path)
         finally:
