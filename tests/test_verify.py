@@ -293,6 +293,31 @@ def test_a_scope_that_cannot_be_read_is_left_alone(pair):
     assert "the floor is damaged" in report.left[0].what
 
 
+def test_a_cell_under_the_dot_of_a_removal_is_the_one_that_is_damaged(tmp_path):
+    """The index and the log of removals agree on what that change was."""
+    with open_plain(tmp_path / "a.db") as a:
+        with a.write() as tx:
+            tx.create("notes", scope="s", key="kept", text="first")
+            tx.create("notes", scope="s", key="gone")
+        with a.write() as tx:
+            tx.delete("notes", "gone")
+        with a.write() as tx:
+            tx.update("notes", "kept", text="second")
+        path = a.path
+    with apsw.Connection(path) as file:
+        (packed,) = file.execute("SELECT _cells FROM fs_record_2 WHERE _key='kept'").fetchone()
+        damaged = packed.replace(bytes([1, 1, 3]), bytes([1, 1, 2]), 1)  # one stamp: author 1, seq 3
+        assert damaged != packed
+        file.execute("UPDATE fs_record_2 SET _cells=? WHERE _key='kept'", (damaged,))
+    with open_plain(path) as a:
+        report = a.verify(repair=True)
+        assert report.fetching == {"s": 1}
+        assert audit(a.replica.store) == []
+        with a.replica.store.reading() as reader:
+            scope = reader.scope("s")
+            assert [change.seq for change in reader.removing(scope.id)] == [2]
+
+
 def test_what_an_unreadable_page_holds_is_reported(pair):
     a, _ = pair
     a.replica.store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -226,7 +226,8 @@ class Examiner:
         known = known | loss.context
         gone = 0
         is_amiss = self._loss.is_doubted or not is_sum
-        for one in indexed(self._reader, self._scope, self._tally):
+        for found in indexed(self._reader, self._scope, self._tally):
+            one = self._without_impostors(found)
             self._report.changes += 1
             is_known = known.covers(name(one.dot[0]), one.dot[1])
             if not is_known:
@@ -270,9 +271,20 @@ class Examiner:
 
     def _judge_places(self) -> None:
         """Rows that, by the index, lack cells of one change and have too many of another: their names are damaged."""
-        lost = (self._unknown & self._lacking | self._surplus & self._short) - self._loss.rows.keys()
+        self._lose_rows(self._unknown & self._lacking | self._surplus & self._short)
+
+    def _without_impostors(self, one: Indexed) -> Indexed:
+        """A change of removals has no cells: where log and index agree on it, they are those of a damaged record."""
+        is_sure = one.change is not None and one.change.flags & REMOVING and one.is_readable
+        kept = {removal[:3] for removal in one.removals}
+        if not (one.living and kept and is_sure and _named_by(one) == kept):
+            return one
+        self._lose_rows(places(one.living.entries))
+        return one._replace(living=None)
+
+    def _lose_rows(self, lost: set[tuple[int, int]]) -> None:
         names = {row.id: row.name for row in self._reader.collections()}
-        for collection, number in sorted(lost):
+        for collection, number in sorted(lost - self._loss.rows.keys()):
             if collection == HEADLESS:
                 self._lose(Held(HEADLESS, number, None, b"", (0, 0, 0)), "cells without their record are damaged")
             else:
@@ -313,7 +325,7 @@ class Examiner:
         kept = {removal[:3] for removal in one.removals}
         named = kept
         if one.change and one.change.flags & REMOVING and one.is_readable:
-            named = {(run.collection, run.n, run.row + i) for run in one.change.entries for i in range(run.count)}
+            named = _named_by(one)
         if kept and (one.living or not (one.change or is_known)):
             what, wrong = "holds removals that it cannot have made", kept
         elif not travel_removals(self._reader, one):
@@ -328,6 +340,12 @@ class Examiner:
 
     def _named(self, one: Indexed) -> str:
         return f"change {one.dot[1]} of author {self._reader.dictionary.author(one.dot[0]).hex()}"
+
+
+def _named_by(one: Indexed) -> set[Incarnation]:
+    """The incarnations that the index says a change of removals names."""
+    entries = one.change.entries if one.change else []
+    return {(run.collection, run.n, run.row + i) for run in entries for i in range(run.count)}
 
 
 def is_context(data: bytes | None) -> bool:
