@@ -303,8 +303,8 @@ def test_a_cell_under_the_dot_of_a_removal_is_the_one_that_is_damaged(tmp_path):
             tx.delete("notes", "gone")
         with a.write() as tx:
             tx.update("notes", "kept", text="second")
-        path = a.path
-    with apsw.Connection(path) as file:
+        path = Path(a.path)
+    with apsw.Connection(str(path)) as file:
         (packed,) = file.execute("SELECT _cells FROM fs_record_2 WHERE _key='kept'").fetchone()
         damaged = packed.replace(bytes([1, 1, 3]), bytes([1, 1, 2]), 1)  # one stamp: author 1, seq 3
         assert damaged != packed
