@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import peers
-from bench.runner import TOPICS, collect, runs, topic
+from bench.runner import TOPICS, collect, runs, skipped, topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     found = {}
     for name in options.only:
+        if why := skipped(name):
+            print(f"\n{name}: skipped, for {why}")
+            continue
         try:
             found[name] = collect(name, options.records, options.repeat)
         except (AssertionError, RuntimeError) as error:

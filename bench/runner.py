@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-TOPICS = ("build", "open", "edit", "apply", "sketch", "idle", "lone", "bulk", "rejoin", "move", "cuts")
+TOPICS = ("build", "open", "edit", "apply", "sketch", "idle", "lone", "bulk", "rejoin", "move", "cuts", "text")
 
 
 class Result(NamedTuple):
@@ -56,6 +56,12 @@ def checked(peer: Any, wanted: Mapping[str, data.Row]) -> str:
 def topic(name: str) -> Any:
     """The module of a topic."""
     return import_module(f"bench.bench_{name}")
+
+
+def skipped(name: str) -> str:
+    """Why a topic cannot be measured here; empty where it can."""
+    why: str = getattr(topic(name), "is_skipped", str)()
+    return why
 
 
 def runs(name: str, repeat: int) -> int:

@@ -2,6 +2,10 @@
 
 Of each address the topmost cell goes; cells that live side by side at one address go one a change, since a change has
 one cell at an address. Counters stay: their totals belong to authors, so whoever carries adds their differences.
+
+Of a record that moves, what it was created with goes into the change that creates it anew, and is replaced by all that
+comes later, as it was before. What was edited since goes into the next change, with its own times, so that what comes
+later is concurrent with it, unless it had seen it: then the cell that is written says what it sees there.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
@@ -9,24 +13,57 @@ from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memcmp
 
-from bytes cimport Writer, writer_free
+from bytes cimport TAG_NONE, Writer, write_varint, writer_free
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Fields, Incarnation, Record, Stamp, add_cell, add_incarnation,
-    author_count, fields_of, order_addresses, pack_incarnation, parse_record, record_free,
+    author_count, fields_of, order_addresses, order_stamps, pack_incarnation, parse_record, record_free, same_dot,
 )
 
 cdef enum:
-    TIME_MAX = 0x7FFFFFFFFFFFFFFF
+    EDITED = 1  # the change after the creating one, which has what was edited
 
-# A cell with what it sorts by where stamps are equal in time: its author's own bytes.
+cdef uint8_t NONE = TAG_NONE
+
+# A cell with what it sorts by where stamps are equal in time, its author's own bytes, and where it lives.
 ctypedef struct Entry:
     const Cell *cell
     const uint8_t *author
+    size_t incarnation
 
 ctypedef struct Entries:
     Entry *at
     size_t count
     size_t room
+
+# What carries: the records as they were, sorted, and as they are to be; room to pack in.
+ctypedef struct Work:
+    Fields fields
+    Record before
+    Entries entries
+    Record after
+    Record edited
+    Writer scratch
+    Writer packed
+    Writer seen
+
+
+cdef Work work_of(bytes fields) noexcept:
+    cdef Work work
+    work.fields = fields_of(fields)
+    work.before = work.after = work.edited = Record(NULL, 0, 0)
+    work.entries = Entries(NULL, 0, 0)
+    work.scratch = work.packed = work.seen = Writer(NULL, 0, 0, False)
+    return work
+
+
+cdef void work_free(Work *work) noexcept:
+    free(work.entries.at)
+    record_free(&work.before)
+    record_free(&work.after)
+    record_free(&work.edited)
+    writer_free(&work.scratch)
+    writer_free(&work.packed)
+    writer_free(&work.seen)
 
 
 cdef int entry_sorter(const void *a, const void *b) noexcept nogil:
@@ -40,18 +77,23 @@ cdef int entry_sorter(const void *a, const void *b) noexcept nogil:
         order = memcmp(x.author, y.author, 8)
     if order == 0 and x.cell.stamp.seq != y.cell.stamp.seq:
         order = -1 if x.cell.stamp.seq < y.cell.stamp.seq else 1
+    if order == 0 and x.incarnation != y.incarnation:
+        order = -1 if x.incarnation < y.incarnation else 1
     return order
 
 
-cdef int gather(Entries *entries, const Record *record, uint64_t without, const uint8_t *authors) except -1:
-    """All cells but counters' and those of one field, sorted."""
+cdef int gather(Work *work, bytes packed, uint64_t without, bytes authors) except -1:
+    """All cells of a record but counters' and those of one field, sorted; nothing is to be written yet."""
+    cdef Entries *entries = &work.entries
     cdef size_t i, j, room
     cdef Entry *more
     cdef const Cell *cell
+    work.before.count = work.after.count = work.edited.count = 0
+    parse_record(packed, &work.before, &work.fields, author_count(authors))
     entries.count = 0
-    for i in range(record.count):
-        for j in range(record.incarnations[i].count):
-            cell = &record.incarnations[i].cells[j]
+    for i in range(work.before.count):
+        for j in range(work.before.incarnations[i].count):
+            cell = &work.before.incarnations[i].cells[j]
             if cell.kind & PER_AUTHOR or cell.field == without:
                 continue
             if entries.count == entries.room:
@@ -61,110 +103,264 @@ cdef int gather(Entries *entries, const Record *record, uint64_t without, const 
                     raise MemoryError
                 entries.at = more
                 entries.room = room
-            entries.at[entries.count] = Entry(cell, authors + 8 * cell.stamp.author)
+            entries.at[entries.count] = Entry(
+                cell, <const uint8_t *>PyBytes_AS_STRING(authors) + 8 * cell.stamp.author, i)
             entries.count += 1
     if entries.count > 1:
         qsort(entries.at, entries.count, sizeof(Entry), entry_sorter)
     return 0
 
 
-cdef int put(Record *out, size_t place, const Cell *cell, Stamp stamp, Stamp name, uint64_t n) except -1:
-    """Add a cell to what the change of that place writes."""
+cdef size_t run_of(const Entries *entries, size_t start) noexcept nogil:
+    """The end of the cells at one address."""
+    cdef size_t end = start + 1
+    while end < entries.count and order_addresses(entries.at[start].cell, entries.at[end].cell) == 0:
+        end += 1
+    return end
+
+
+cdef bint is_beside(const Cell *cell) noexcept nogil:
+    """Whether all cells of its address go along."""
+    return cell.kind & SIDE_BY_SIDE and not cell.kind & HAS_SUB
+
+
+cdef Incarnation *incarnation_at(Record *record, size_t place, Stamp name, uint64_t n) except NULL:
+    """What is written in one place, the ones before it being empty where nothing is."""
     cdef Incarnation *inc
-    cdef Cell *slot
-    while out.count <= place:
-        inc = add_incarnation(out)
+    while record.count <= place:
+        inc = add_incarnation(record)
         if inc == NULL:
             raise MemoryError
         inc.name, inc.n = name, n
-    slot = add_cell(&out.incarnations[place])
+    return &record.incarnations[place]
+
+
+cdef Cell *put(Incarnation *inc, const Cell *cell, Stamp stamp) except NULL:
+    """Add a cell that sees nothing."""
+    cdef Cell *slot = add_cell(inc)
     if slot == NULL:
         raise MemoryError
     slot[0] = cell[0]
     slot.seen_size = 0
     slot.stamp = stamp
-    slot.stamp.seq += place
+    return slot
+
+
+cdef int note_edited(Work *work, size_t start, size_t end) except -1:
+    """Keep which cell it was that moved, without its value: the last of a run, and its likes in other incarnations."""
+    cdef const Entry *entries = work.entries.at
+    cdef const Incarnation *old
+    cdef Incarnation *inc
+    cdef Cell *slot
+    cdef size_t i = end
+    while i > start and order_stamps(&entries[i - 1].cell.stamp, &entries[end - 1].cell.stamp) == 0:
+        i -= 1
+        while work.edited.count <= entries[i].incarnation:
+            old = &work.before.incarnations[work.edited.count]
+            incarnation_at(&work.edited, work.edited.count, old.name, old.n)
+        inc = &work.edited.incarnations[entries[i].incarnation]
+        slot = put(inc, entries[i].cell, Stamp(entries[i].cell.stamp.author, entries[i].cell.stamp.seq, 0))
+        slot.value, slot.value_size = &NONE, 1
     return 0
 
 
-cdef uint64_t distribute(const Entries *entries, Record *out, Stamp dot, Stamp name, uint64_t n, bint is_late) except 0:
-    """Deal the cells out to changes; the lowest time among them, or TIME_MAX."""
+cdef int deal_moved(Work *work, Stamp dot, Stamp name, uint64_t n) except -1:
+    """Deal the cells out to the change that creates a record, which is to be there, and those that follow it."""
+    cdef Entries *entries = &work.entries
     cdef size_t start = 0
-    cdef size_t end, i
-    cdef uint64_t lowest = TIME_MAX
-    cdef const Cell *cell
-    cdef Stamp stamp = dot
+    cdef size_t end, i, place
+    cdef const Entry *entry
     while start < entries.count:
-        end = start + 1
-        while end < entries.count and order_addresses(entries.at[start].cell, entries.at[end].cell) == 0:
-            end += 1
-        cell = entries.at[start].cell
-        if not cell.kind & SIDE_BY_SIDE or cell.kind & HAS_SUB:
-            start = end - 1
-        for i in range(start, end):
-            cell = entries.at[i].cell
-            if is_late:
-                stamp.time = min(max(cell.stamp.time, name.time + 1), <uint64_t>TIME_MAX)
-            lowest = min(lowest, stamp.time)
-            put(out, i - start, cell, stamp, name, n)
+        end = run_of(entries, start)
+        for i in range(start if is_beside(entries.at[start].cell) else end - 1, end):
+            entry = &entries.at[i]
+            place = i - start if is_beside(entry.cell) else 0
+            if not entry.cell.kind & SIDE_BY_SIDE and not (
+                    work.before.count == 1 and same_dot(&entry.cell.stamp, &work.before.incarnations[0].name)):
+                place = EDITED
+                note_edited(work, start, end)
+            put(incarnation_at(&work.after, place, name, n), entry.cell,
+                Stamp(dot.author, dot.seq + place, entry.cell.stamp.time if place else name.time))
         start = end
+    return 0
+
+
+cdef dict write_seen(Work *work, dict sees, uint64_t own):
+    """What cells are to see, into work.seen: its place there by address. An author's own cells are seen unnamed."""
+    cdef size_t start
+    cdef uint64_t author, seq
+    cdef dict places = {}
+    work.seen.size = 0
+    for address, dots in sees.items():
+        named = sorted(dict(sorted(dot for dot in dots if dot[0] != own)).items())
+        if named:
+            start = work.seen.size
+            write_varint(&work.seen, <uint64_t>len(named))
+            for author, seq in named:
+                write_varint(&work.seen, author)
+                write_varint(&work.seen, seq)
+            places[address] = start, work.seen.size - start
+    if work.seen.failed:
+        raise MemoryError
+    return places
+
+
+cdef int deal_late(Work *work, Stamp dot, Stamp name, uint64_t n, dict sees) except -1:
+    """Deal the cells out to changes, each with its own time; those at some addresses see what lives there."""
+    cdef Entries *entries = &work.entries
+    cdef size_t start = 0
+    cdef size_t end, i, place
+    cdef const Cell *cell
+    cdef Cell *slot
+    cdef dict places = write_seen(work, sees, dot.author)
+    while start < entries.count:
+        end = run_of(entries, start)
+        for i in range(start if is_beside(entries.at[start].cell) else end - 1, end):
+            cell = entries.at[i].cell
+            place = i - start if is_beside(cell) else 0
+            slot = put(incarnation_at(&work.after, place, name, n), cell,
+                       Stamp(dot.author, dot.seq + place, cell.stamp.time))
+            if places:
+                found = places.get((cell.field, <bytes>cell.sub[:cell.sub_size]))
+                if found is not None:
+                    slot.seen, slot.seen_size = work.seen.data + <size_t>found[0], <size_t>found[1]
+        start = end
+    return 0
+
+
+cdef uint64_t lowest_of(const Incarnation *inc) noexcept nogil:
+    """The lowest time of what is written."""
+    cdef uint64_t lowest = inc.name.time if inc.alive else UINT64_MAX
+    cdef size_t i
+    for i in range(inc.count):
+        lowest = min(lowest, inc.cells[i].stamp.time)
     return lowest
 
 
-cdef list packed_of(Record *out, Writer *packed, Writer *scratch):
-    """Each change's piece, and how many cells it has."""
+cdef bytes packed_of(Work *work, const Incarnation *inc):
+    work.packed.size = 0
+    if pack_incarnation(&work.packed, &work.scratch, inc) != DONE:
+        raise MemoryError
+    return PyBytes_FromStringAndSize(<char *>work.packed.data, <Py_ssize_t>work.packed.size)
+
+
+cdef list pieces_of(Work *work):
+    """Each change's piece, how many cells it has, and their lowest time."""
     cdef size_t i
+    cdef const Incarnation *inc
     cdef list found = []
-    for i in range(out.count):
-        packed.size = 0
-        if pack_incarnation(packed, scratch, &out.incarnations[i]) != DONE:
-            raise MemoryError
-        piece = PyBytes_FromStringAndSize(<char *>packed.data, <Py_ssize_t>packed.size)
-        found.append((piece, out.incarnations[i].count + (1 if out.incarnations[i].alive else 0)))
+    for i in range(work.after.count):
+        inc = &work.after.incarnations[i]
+        found.append((packed_of(work, inc), inc.count + (1 if inc.alive else 0), lowest_of(inc)))
     return found
 
 
-def carry(list items not None, uint64_t author, uint64_t seq, uint64_t without, bytes fields not None,
-          bytes authors not None):
-    """Records under another name -> (the pieces of change seq, seq + 1 ... as (packed, cells), their lowest time) each.
+cdef list edited_of(Work *work):
+    """Of each incarnation the cells that moved as edited."""
+    cdef size_t i
+    cdef const Incarnation *inc
+    cdef list found = []
+    for i in range(work.edited.count):
+        inc = &work.edited.incarnations[i]
+        if inc.count:
+            found.append(((inc.name.author, inc.name.seq, inc.n), packed_of(work, inc)))
+    return found
 
-    Items are (packed record, incarnation (author id, seq, n), its time, late). Not late: the change creates it, and the
-    cells of field `without` stay. Late: it lives already, and the cells keep their times, but for being above its own.
+
+def move(list items not None, uint64_t author, uint64_t seq, uint64_t without, bytes fields not None,
+         bytes authors not None):
+    """Records as change `seq` creates them anew: (the pieces of it and of those that follow, what was edited) each.
+
+    Items are (packed record, incarnation (author id, seq, n), its time); cells of the field `without` stay. A piece is
+    (packed, cells, lowest time). What was edited are cells without values: (incarnation, packed).
     """
-    cdef Fields f = fields_of(fields)
-    cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
-    cdef Record before = Record(NULL, 0, 0)
-    cdef Record after = Record(NULL, 0, 0)
-    cdef Entries entries = Entries(NULL, 0, 0)
-    cdef Writer scratch = Writer(NULL, 0, 0, False)
-    cdef Writer packed = Writer(NULL, 0, 0, False)
+    cdef Work work = work_of(fields)
     cdef Stamp name
-    cdef uint64_t n, lowest
-    cdef Incarnation *created
+    cdef uint64_t n
     cdef bytes old
-    cdef bint is_late
     cdef list out = []
     if author >= author_count(authors):
         raise ValueError("an author that the dictionary does not hold")
     try:
-        for old, (name.author, name.seq, n), name.time, is_late in items:
-            before.count = after.count = 0
-            parse_record(old, &before, &f, author_count(authors))
-            if not is_late:
-                created = add_incarnation(&after)
-                if created == NULL:
-                    raise MemoryError
-                created.name, created.n, created.alive = name, n, True
-            gather(&entries, &before, UINT64_MAX if is_late else without, names)
-            lowest = distribute(&entries, &after, Stamp(author, seq, name.time), name, n, is_late)
-            out.append((packed_of(&after, &packed, &scratch), lowest))
+        for old, (name.author, name.seq, n), name.time in items:
+            gather(&work, old, without, authors)
+            incarnation_at(&work.after, 0, name, n).alive = True
+            deal_moved(&work, Stamp(author, seq, 0), name, n)
+            out.append((pieces_of(&work), edited_of(&work)))
         return out
     finally:
-        free(entries.at)
-        record_free(&before)
-        record_free(&after)
-        writer_free(&scratch)
-        writer_free(&packed)
+        work_free(&work)
+
+
+def follow(list items not None, uint64_t author, uint64_t seq, bytes fields not None, bytes authors not None):
+    """What came late, as changes from `seq` on write it to what lives: (packed, cells, lowest time) a change each.
+
+    Items are (packed record, incarnation (author id, seq, n), what its cells are to see: dots (author id, seq) by
+    address (field id, sub)).
+    """
+    cdef Work work = work_of(fields)
+    cdef Stamp name
+    cdef uint64_t n
+    cdef bytes old
+    cdef dict sees
+    cdef list out = []
+    if author >= author_count(authors):
+        raise ValueError("an author that the dictionary does not hold")
+    name.time = 0
+    try:
+        for old, (name.author, name.seq, n), sees in items:
+            gather(&work, old, UINT64_MAX, authors)
+            deal_late(&work, Stamp(author, seq, 0), name, n, sees)
+            out.append(pieces_of(&work))
+        return out
+    finally:
+        work_free(&work)
+
+
+def stripped(bytes packed not None, bytes value not None, bytes fields not None, bytes authors not None):
+    """The registers of a packed record of one incarnation, with one value for all: a value's bytes."""
+    cdef Work work = work_of(fields)
+    cdef size_t i
+    cdef const Cell *cell
+    cdef Cell *slot
+    cdef Incarnation *inc
+    try:
+        parse_record(packed, &work.before, &work.fields, author_count(authors))
+        if work.before.count != 1:
+            raise ValueError("not one incarnation")
+        inc = incarnation_at(&work.edited, 0, work.before.incarnations[0].name, work.before.incarnations[0].n)
+        for i in range(work.before.incarnations[0].count):
+            cell = &work.before.incarnations[0].cells[i]
+            if not cell.kind & (SIDE_BY_SIDE | PER_AUTHOR):
+                slot = put(inc, cell, Stamp(cell.stamp.author, cell.stamp.seq, 0))
+                slot.seen_size = cell.seen_size
+                slot.value, slot.value_size = <const uint8_t *>PyBytes_AS_STRING(value), <size_t>len(value)
+        return packed_of(&work, inc) if inc.count else b""
+    finally:
+        work_free(&work)
+
+
+def registers(bytes packed not None, bytes fields not None, bytes authors not None):
+    """The registers of a packed record, which neither live side by side nor are an author's own.
+
+    (field id, sub, (author id, seq), value's bytes) each.
+    """
+    cdef Fields f = fields_of(fields)
+    cdef Record record = Record(NULL, 0, 0)
+    cdef size_t i, j
+    cdef const Cell *cell
+    cdef list found = []
+    try:
+        parse_record(packed, &record, &f, author_count(authors))
+        for i in range(record.count):
+            for j in range(record.incarnations[i].count):
+                cell = &record.incarnations[i].cells[j]
+                if not cell.kind & (SIDE_BY_SIDE | PER_AUTHOR):
+                    found.append((cell.field, <bytes>cell.sub[:cell.sub_size], (cell.stamp.author, cell.stamp.seq),
+                                  <bytes>cell.value[:cell.value_size]))
+        return found
+    finally:
+        record_free(&record)
 
 
 def totals(list records not None, bytes fields not None, bytes authors not None):

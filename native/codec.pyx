@@ -24,10 +24,16 @@ from record cimport (
 import datetime
 import decimal
 import math
+import operator
 from decimal import Decimal
 
 cdef enum:
     DECIMAL_DIGITS_MAX = 1234    # of the largest number of DECIMAL_BYTES_MAX bytes
+
+cdef enum:
+    KIND_TEXT = 41
+    KIND_LIST = 49
+    KIND_MAP = 57
 
 cdef enum:
     PLAIN_STR = 1
@@ -38,6 +44,7 @@ cdef enum:
     PLAIN_NUMBER = 6
     OPTIONAL = 8
 
+cdef object _first = operator.itemgetter(0)
 cdef object INT_MIN = -(2 ** 63)
 cdef object INT_MAX = 2 ** 63 - 1
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
@@ -67,6 +74,16 @@ class Unknown:
 
     def __repr__(self):
         return f"Unknown(tag={self.tag}, {len(self.data)} bytes)"
+
+
+class Updates(tuple):
+    """What lives side by side at one address that has no elements: the updates of a text, list or map.
+
+    By stamp, the oldest first. kind: of the field; stamps: (author id, seq, time) of each.
+    """
+
+    kind = 0
+    stamps = ()
 
 
 cdef int write_text(Writer *w, str value, bint tagged) except -1:
@@ -726,6 +743,7 @@ cdef object read_sides(Record *record, uint64_t field, const uint8_t *authors, o
     cdef Reader r
     cdef set elements = set()
     cdef list updates = []
+    cdef int kind = 0
     for i in range(record.count):
         inc = &record.incarnations[i]
         for j in range(inc.count):
@@ -736,10 +754,19 @@ cdef object read_sides(Record *record, uint64_t field, const uint8_t *authors, o
                 elements.add(<bytes>cell.sub[:cell.sub_size])
             elif i == top:
                 r = reader_of(cell.value, cell.value_size)
-                updates.append(read_value(&r))
+                name = <bytes>authors[8 * cell.stamp.author:8 * cell.stamp.author + 8]
+                stamp = cell.stamp.author, cell.stamp.seq, cell.stamp.time
+                updates.append(((cell.stamp.time, name, cell.stamp.seq), stamp, read_value(&r)))
+                kind = cell.kind
     if elements:
         return elements_of(elements)
-    return tuple(updates) if updates else default
+    if not updates:
+        return default
+    updates.sort(key=_first)
+    found = Updates([update for _, _, update in updates])
+    found.kind = kind
+    found.stamps = tuple([stamp for _, stamp, _ in updates])
+    return found
 
 
 cdef object read_field(Record *record, uint64_t field, const uint8_t *authors, object default):
@@ -904,9 +931,10 @@ def widen(list rows not None, tuple wanted not None, tuple defaults not None, co
 
 
 def read_all(bytes data not None, bytes fields not None, bytes authors not None):
-    """Every register, counter and set of a record, by name; of kinds of one name the lowest.
+    """Every register, counter, set, text, list and map of a record, by name; of kinds of one name the lowest.
 
-    A set is a tuple of its elements. Names that begin with _ are not an app's, and are left out.
+    A set is a tuple of its elements, a text, list or map its Updates. Names that begin with _ are not an app's, and are
+    left out.
     """
     cdef Fields f = fields_of(fields)
     cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
@@ -922,14 +950,18 @@ def read_all(bytes data not None, bytes fields not None, bytes authors not None)
             for j in range(record.incarnations[i].count):
                 cell = &record.incarnations[i].cells[j]
                 if (cell.kind & SIDE_BY_SIDE == 0) != (cell.kind & HAS_SUB == 0):
-                    continue
+                    if cell.kind != KIND_TEXT and cell.kind != KIND_LIST and cell.kind != KIND_MAP:
+                        continue
                 if field_name(&f, cell.field, &size)[0] == 95 and size:  # "_"
                     continue
                 name = name_of(&f, cell.field)
                 if name in out and kinds[name] <= cell.kind:
                     continue
+                value = read_field(&record, cell.field, names, None)
+                if value is None and cell.kind & SIDE_BY_SIDE:
+                    continue
                 kinds[name] = cell.kind
-                out[name] = read_field(&record, cell.field, names, None)
+                out[name] = value
         return out
     finally:
         record_free(&record)
@@ -1043,6 +1075,34 @@ def stamps(list records not None, bytes fields not None, bytes authors not None)
                     name = name_of(&f, cell.field)
                     found.append((name, cell.kind, cell.stamp.author, cell.stamp.seq, cell.stamp.time))
             out.append(found)
+        return out
+    finally:
+        record_free(&record)
+
+
+def updates(list records not None, bytes fields not None, bytes authors not None):
+    """The texts, lists and maps of each packed record: a list of (field id, Updates) for each."""
+    cdef Fields f = fields_of(fields)
+    cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
+    cdef Record record = Record(NULL, 0, 0)
+    cdef size_t i, j
+    cdef Cell *cell
+    cdef bytes data
+    cdef dict found
+    cdef list out = []
+    try:
+        for data in records:
+            record.count = 0
+            parse_record(data, &record, &f, author_count(authors))
+            found = {}
+            for i in range(record.count):
+                for j in range(record.incarnations[i].count):
+                    cell = &record.incarnations[i].cells[j]
+                    if cell.kind != KIND_TEXT and cell.kind != KIND_LIST and cell.kind != KIND_MAP:
+                        continue
+                    if cell.field not in found:
+                        found[cell.field] = read_sides(&record, cell.field, names, None)
+            out.append([(field, some) for field, some in found.items() if some is not None])
         return out
     finally:
         record_free(&record)

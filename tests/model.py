@@ -13,12 +13,16 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.canonical import Source, decode, encode, signed, siphash, sized, varint
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SIDE_BY_SIDE, HAS_SUB, PER_AUTHOR = 1, 2, 4
 EXISTENCE, REGISTER, COUNTER, SET, BOUNDED, TEXT = 0x00, 0x08, 0x14, 0x1B, 0x22, 0x29
+UPDATED = (TEXT, 0x31, 0x39)  # texts, lists, maps
 TIME_MAX = 2**63 - 1
 SEQ_MAX = 2**63 - 2
 
@@ -237,26 +241,70 @@ def write(
     return {name: Incarnation(None, frozenset(cells)) for name, cells in out.items()}
 
 
-def carry(
-    record: Record, name: Name, born: int, dot: Dot, without: tuple[str, int] | None, late: bool
-) -> tuple[list[Record], int]:
-    """A record under another name: what each of the changes from `dot` on writes, and the lowest time of a cell.
+def carried(record: Record) -> Iterator[tuple[int, Name, Cell]]:
+    """The cells that follow a record elsewhere: all that live side by side, each in a change of its own; else the top.
 
-    Not late: the first of them creates it. Late: it lives, and what is carried keeps its times, but for being above it.
+    Counters stay.
     """
-    changes: list[set[Cell]] = [set()] if not late else []
-    cells = [cell for inc in record.values() for cell in inc.cells if not cell.address.kind & PER_AUTHOR]
-    for address in {cell.address for cell in cells if late or cell.address[:2] != without}:
-        here = sorted((cell for cell in cells if cell.address == address), key=lambda cell: cell.stamp)
+    every = [(name, cell) for name, inc in record.items() for cell in inc.cells if not cell.address.kind & PER_AUTHOR]
+    for address in {cell.address for _, cell in every}:
+        here = sorted((pair for pair in every if pair[1].address == address), key=lambda pair: pair[1].stamp)
         beside = address.kind & SIDE_BY_SIDE and not address.kind & HAS_SUB
-        for place, cell in enumerate(here if beside else here[-1:]):
-            time = min(max(cell.stamp.time, born + 1), TIME_MAX) if late else born
-            if place == len(changes):
-                changes.append(set())
-            changes[place].add(Cell(address, Stamp(time, dot[0], dot[1] + place), cell.value))
-    times = [cell.stamp.time for some in changes for cell in some]
-    pieces = [{name: Incarnation(None if late or i else born, frozenset(some))} for i, some in enumerate(changes)]
-    return pieces, min(times, default=TIME_MAX)
+        for place, (name, cell) in enumerate(here if beside else here[-1:]):
+            yield place, name, cell
+
+
+def move(
+    record: Record, name: Name, born: int, dot: Dot, without: tuple[str, int] | None
+) -> tuple[list[Record], Record]:
+    """A record under another name: what each of the changes from `dot` on writes, and which cells were edited ones.
+
+    The first change creates it, with what it was created with. What was edited since goes into the second one.
+    """
+    changes: dict[int, set[Cell]] = {0: set()}
+    edited: dict[Name, set[Cell]] = {}
+    for place, old, cell in carried(record):
+        if cell.address[:2] == without:
+            continue
+        if not cell.address.kind & SIDE_BY_SIDE and (len(record) > 1 or cell.stamp.dot != old.dot):
+            place = 1
+            edited.update({other: edited.get(other, set()) | {c} for other, c in likes(record, cell)})
+        stamp = Stamp(cell.stamp.time if place else born, dot[0], dot[1] + place)
+        changes.setdefault(place, set()).add(Cell(cell.address, stamp, cell.value))
+    pieces = [{name: Incarnation(None if place else born, frozenset(changes[place]))} for place in sorted(changes)]
+    return pieces, {old: Incarnation(None, frozenset(cells)) for old, cells in edited.items()}
+
+
+def likes(record: Record, cell: Cell) -> Iterator[tuple[Name, Cell]]:
+    """What one change wrote at an address, in all incarnations, without values."""
+    for name, inc in record.items():
+        if any((other.address, other.stamp) == (cell.address, cell.stamp) for other in inc.cells):
+            yield name, Cell(cell.address, cell.stamp._replace(time=0), encode(None))
+
+
+def follow(record: Record, name: Name, dot: Dot, sees: dict[Address, set[Dot]]) -> list[Record]:
+    """Late cells under another name, with their times; at some addresses they see what lives there."""
+    changes: dict[int, set[Cell]] = {}
+    for place, _, cell in carried(record):
+        seen = join([other for other in sees.get(cell.address, ()) if other[0] != dot[0]])
+        new = Cell(cell.address, Stamp(cell.stamp.time, dot[0], dot[1] + place), cell.value, seen)
+        changes.setdefault(place, set()).add(new)
+    return [{name: Incarnation(None, frozenset(changes[place]))} for place in sorted(changes)]
+
+
+def stripped(record: Record, value: Any) -> Record:
+    """The registers alone, all of one value."""
+    return {
+        name: Incarnation(
+            None,
+            frozenset(
+                replace(cell, stamp=cell.stamp._replace(time=0), value=encode(value))
+                for cell in inc.cells
+                if not cell.address.kind & (SIDE_BY_SIDE | PER_AUTHOR)
+            ),
+        )
+        for name, inc in record.items()
+    }
 
 
 def read(record: Record, field: str, kind: int, default: Any) -> Any:
@@ -267,7 +315,7 @@ def read(record: Record, field: str, kind: int, default: Any) -> Any:
             found = tuple(decode(sub) for sub in sorted({cell.address.sub for _, cell in cells}))
         else:
             some = [cell for name, cell in cells if name == topmost(record)]
-            found = tuple(decode(cell.value) for cell in sorted(some, key=lambda cell: cell.stamp.dot))
+            found = tuple(decode(cell.value) for cell in sorted(some, key=lambda cell: cell.stamp))
         return found or default
     if not cells:
         return default
@@ -277,11 +325,13 @@ def read(record: Record, field: str, kind: int, default: Any) -> Any:
 
 
 def read_all(record: Record) -> dict[str, Any]:
-    """Registers, counters and sets by name; of kinds of one name the lowest. Names with _ are not the app's."""
+    """All fields of known types by name; of kinds of one name the lowest. Names with _ are not the app's."""
     pairs = sorted({cell.address[:2] for inc in record.values() for cell in inc.cells}, reverse=True)
     readable = {0, SIDE_BY_SIDE | HAS_SUB}
-    shown = [(f, kind) for f, kind in pairs if kind & (SIDE_BY_SIDE | HAS_SUB) in readable and not f.startswith("_")]
-    return {f: read(record, f, kind, None) for f, kind in shown}
+    known = [(f, kind) for f, kind in pairs if kind & (SIDE_BY_SIDE | HAS_SUB) in readable or kind in UPDATED]
+    shown = [(f, kind) for f, kind in known if not f.startswith("_")]
+    values = [(f, kind, read(record, f, kind, None)) for f, kind in shown]
+    return {f: value for f, kind, value in values if value is not None or kind not in UPDATED}
 
 
 def add_up(totals: list[Any]) -> Any:

@@ -1,7 +1,8 @@
 """Random moves on the real engine: a port of the design's move_model.py, its mode in which a hub alone moves records.
 
 A hub holds all scopes, devices hold some. They write, count, wish, delete and trim one record, sync in any pairs, over
-links that are cut, and some are lost. An increment counts if its change reached the hub; then it counts once.
+links that are cut, and some are lost. An increment counts if its change reached the hub; then it counts once. A name is
+read if it is the latest that reached the hub, and no name is left beside it that somebody had read and replaced.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests import model
+from tests import canonical, model
 from tests.simulation import cells
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Talk, open_replica
@@ -23,7 +24,7 @@ from fieldsync.context import Context
 from fieldsync.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from fieldsync.replica import Replica
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SCOPES = ("x", "y", "z")
 KEY = "c-1"
+NAME = model.Address("name", model.REGISTER)
 
 
 class Customer(fs.Record, table="customers"):
@@ -48,6 +50,8 @@ class Deed:
     seq: int
     amount: int = 0
     name: str = ""
+    time: int = 0  # of the name
+    saw: frozenset[str] = frozenset()  # the names that it replaced
     deletes: bool = False
 
 
@@ -114,6 +118,7 @@ class World:
         if not (creates or amount or name or to):
             return
         before = last_change(database.replica, scope)
+        saw = frozenset(names(database, scope)) if name else frozenset()
         with database.write() as tx:
             record = tx.create(Customer, key=KEY, scope=scope) if creates else tx.get(Customer, KEY, scope=scope)
             if amount:
@@ -122,7 +127,8 @@ class World:
                 record.name = name
             if to:
                 tx.move(Customer, KEY, to=to, scope=scope)
-        self.note(database, scope, before, Deed(scope, b"", 0, amount, name))
+        time = max((names(database, one).get(name, 0) for one in SCOPES), default=0)
+        self.note(database, scope, before, Deed(scope, b"", 0, amount, name, time, saw))
 
     def delete(self, database: Database) -> None:
         for record in database[Customer].all():
@@ -150,6 +156,16 @@ class World:
                 for other in self.databases:
                     self.sync(one, other)
 
+    def wrong_names(self, record: Customer, deeds: list[Deed]) -> Iterator[str]:
+        named = [deed for deed in deeds if deed.name]
+        latest = max((deed.time for deed in named), default=0)
+        if record.name not in ({deed.name for deed in named if deed.time == latest} or {""}):
+            yield f"the name {record.name!r} at {names(self.hub, record.scope)}, not that of {latest}: {named}"
+        saw = {deed.name: deed.saw for deed in self.deeds}  # a deed that reached nobody saw what others did not
+        replaced = {name for deed in named for name in everything_seen(deed, saw)}
+        for name in replaced & set(names(self.hub, record.scope)):
+            yield f"the name {name!r} was replaced: {named}"
+
     def faults(self) -> list[str]:
         with self.hub.replica.store.reading() as reader:
             contexts = {scope.name: reader.context(scope.id) for scope in reader.scopes()}
@@ -163,8 +179,7 @@ class World:
         found += [f"what came late is still aside in {late}"] if late else []
         total = sum(deed.amount for deed in deeds)
         found += [f"counted {record.visits}, not {total}" for record in records if record.visits != total]
-        names = {deed.name for deed in deeds if deed.name} or {""}
-        found += [f"the name {record.name!r}" for record in records if record.name not in names]
+        found += [fault for record in records for fault in self.wrong_names(record, deeds)]
         states = {scope.name: (scope.records, scope.digest) for scope in self.hub.scopes()}
         for database in self.databases:
             found += [f"{database.path}: {fault}" for fault in audit(database.replica.store)]
@@ -174,11 +189,27 @@ class World:
         return found
 
 
+def names(database: Database, scope: str) -> dict[str, int]:
+    """The names that live side by side, and their times."""
+    cells_of_names = model.cells_at(held(database, scope), *NAME[:2])
+    return {canonical.decode(cell.value): cell.stamp.time for _, cell in cells_of_names}
+
+
 def last_change(replica: Replica, scope: str) -> tuple[bytes, int]:
     """The own author and the number of its last change in a scope."""
     with replica.store.reading() as reader:
         held = reader.scope(scope)
         return (reader.dictionary.author(held.author), held.seq) if held else (b"", 0)
+
+
+def everything_seen(deed: Deed, saw: dict[str, frozenset[str]]) -> set[str]:
+    """What a name replaced, and what that had."""
+    found: set[str] = set()
+    new = set(deed.saw)
+    while new:
+        found |= new
+        new = {other for name in new for other in saw[name]} - found
+    return found
 
 
 def play(folder: Path, seed: int) -> list[str]:

@@ -17,7 +17,7 @@ from fieldsync.samples import find_flights
 
 COMMANDS = [
     *("load", "serve", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why"),
-    *("conflicts", "info", "doctor"),
+    *("conflicts", "info", "schema", "doctor"),
     "demo",
 ]
 TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
@@ -254,6 +254,28 @@ def test_conflicts_are_listed_with_who_and_when(load, run, tmp_path):
     assert "orders b is deleted, but was written to: note = 'late'" in out
     code, out, _ = run("conflicts", "--db", file, "orders", "--most", "1")
     assert "... and 1 more" in out
+
+
+def test_schema_shows_what_a_file_holds_and_what_a_module_would_make_of_it(load, run, tmp_path, monkeypatch):
+    load()
+    file = tmp_path / "field.db"
+    code, out, _ = run("schema", file)
+    assert code == 0
+    assert "orders: " in out
+    assert "register of" in out
+    (tmp_path / "models_of_a_test.py").write_text(
+        "import fieldsync\n\nclass Order(fieldsync.Record, table='orders'):\n    colour: str = ''\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out, _ = run("schema", file, "--app", "models_of_a_test")
+    assert code == 0
+    assert "not declared: kept, and passed on" in out
+    assert "colour: register of 0 records; declared, held by none" in out
+    code, _, err = run("schema", file, "--app", "no_such_module")
+    assert code != 0
+    assert "no_such_module" in err
+    code, _, err = run("schema", file, "--app", "json")
+    assert (code != 0, "declares no records" in err) == (True, True)
 
 
 def damage(path, statement):

@@ -56,6 +56,8 @@ values = st.recursive(scalars, lambda v: st.lists(v, max_size=5) | st.dictionari
 
 def same(a, b):
     """Equality that tells 5 from 5.0 and True from 1, and finds NaN equal to itself."""
+    if isinstance(a, codec.Updates):
+        a = tuple(a)
     if type(a) is not type(b):
         return False
     if isinstance(a, list):

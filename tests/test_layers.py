@@ -15,9 +15,9 @@ import fieldsync
 PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("errors", "limits", "clock", "codec", "context", "reconcile"),
-    *("types", "record", "store", "changes", "apply", "transaction", "trimming", "leaving", "trust"),
+    *("types", "texts", "record", "store", "changes", "apply", "transaction", "trimming", "leaving", "trust"),
     *("carrying", "forwarding", "moving"),
-    *("values", "schema", "draft", "query"),
+    *("values", "edits", "schema", "draft", "query"),
     *(
         "sqlite.layout",
         "sqlite.forwards",
@@ -30,7 +30,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     ),
     "sqlite.sorting",
     *("rebuild", "sound", "examine", "verify"),
-    *("watch", "replica", "reading", "trash", "conflicts", "writing", "why", "comparing"),
+    *("watch", "replica", "reading", "trash", "conflicts", "writing", "why", "comparing", "describing"),
     *("exchange", "giving", "existence", "locating", "taking", "bodies", "frames", "messages", "parting"),
     *("shared", "eager", "greeting", "report", "mending", "asking", "landing", "rounds", "session", "bundle", "escrow"),
     *("websocket", "memory"),
@@ -58,6 +58,7 @@ CALLERS = {  # of kernels: one each
     "merge": {"record"},
     "numbers": {"sqlite.layout"},
     "sketch": {"reconcile"},
+    "update": {"texts"},
 }
 LATE = ("msgpack", "websockets", "zeroconf", "pycrdt", "cryptography", "typer", "rich", "asyncio")
 

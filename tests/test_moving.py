@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 from tests import canonical, model
-from tests.moves import KEY, Customer, edit, headless, held, inject, play
+from tests.moves import KEY, NAME, Customer, edit, headless, held, inject, last_change, play
 from tests.simulation import cells
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, open_replica
@@ -19,11 +19,10 @@ from fieldsync import carrying, limits, replica, transaction
 from fieldsync.database import Database
 
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))
-NAME = model.Address("name", model.REGISTER)
 VISITS = model.Address("visits", model.COUNTER)
 WISH = model.Address("_scope", model.REGISTER)
 TAGS = model.Address("tags", model.SET)
-TEXT = model.Address("notes", model.TEXT)
+TEXT = model.Address("notes", 0x49)  # of a later type that merges as texts do: any value
 LATER = model.Address("later", 0x40)
 NONE = canonical.encode(None)
 
@@ -533,6 +532,124 @@ def test_a_late_edit_does_not_replace_what_the_hub_itself_wrote(moved, fleet):
     assert values(held(hub, "y"), NAME) == ["late", "the hub's"]
 
 
+def test_a_late_edit_that_is_older_than_one_before_the_move_does_not_win(fleet):
+    """As it had not without the move: the later one is read, both are in the ledger."""
+    one, other = fleet.devices("x", "y")
+    put(one, "x", name="Ann")
+    fleet.sync(one, other)
+    change(one, name="at ten")
+    fleet.later()
+    change(other, name="at eleven")
+    fleet.sync(other)
+    move(fleet.hub, "y")
+    fleet.sync(one, other)
+    for database in (fleet.hub, one, other):
+        assert seen(database) == [("y", "at eleven", 0)]
+        assert ledger(database) == [["at eleven", "at ten"]]
+
+
+@pytest.mark.parametrize("edits", [0, 1, 2])
+@pytest.mark.parametrize("hops", ["y", "yz", "yzxyz"])
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_late_edit_replaces_what_its_author_had_seen(fleet, edits, hops, writes):
+    """However often that was edited, and wherever it moved since; and though the hub has another author by now."""
+    one, other = fleet.devices("x", "y", "z")
+    put(one, "x", name="Ann")
+    fleet.sync(one, other)
+    for number in range(edits):
+        change((one, other)[number], name=f"{number}")
+        fleet.sync(one, other)
+    for scope in hops:
+        move(fleet.hub, scope)
+    if writes:
+        for scope in "xyz":
+            inject(fleet.hub, scope, [("c-2", born(1))], dot=(HOSTILE[0], 1))
+            new_author(fleet.hub, scope)
+    fleet.later()
+    change(one, name="late")
+    fleet.sync(one, other)
+    for database in (fleet.hub, one, other):
+        assert [row for row in seen(database) if row[1]] == [(hops[-1], "late", 0)]
+        assert ledger(database) == []
+        assert values(held(database, hops[-1]), NAME) == ["late"]
+
+
+def test_a_late_edit_replaces_an_earlier_late_one_of_the_same_device(moved, fleet):
+    """Which the hub has written again, under an author of its own, and moved on with the record since."""
+    hub, one, other = moved
+    other.enter("z")
+    for number in range(4):
+        change(one, name=f"late {number}")
+        other.sync(one)
+        lone = fleet.open(f"lone{number}", "x")
+        lone.sync(one)
+        lone.sync(hub)
+        if number == 1:
+            move(hub, "z")
+        assert seen(hub) == [("z" if number else "y", f"late {number}", 3)]
+        assert ledger(hub) == []
+    fleet.sync(one, other)
+    assert seen(other) == [("z", "late 3", 3)]
+
+
+def test_a_late_edit_that_saw_one_of_two_leaves_the_other(fleet):
+    one, other = fleet.devices("x", "y")
+    put(one, "x", name="Ann")
+    fleet.sync(one, other)
+    change(one, name="a")
+    fleet.later()
+    change(other, name="b")
+    fleet.sync(other)
+    move(fleet.hub, "y")
+    fleet.later()
+    change(one, name="c")
+    fleet.sync(one, other)
+    assert seen(fleet.hub) == seen(one) == [("y", "c", 0)]
+    assert ledger(fleet.hub) == ledger(other) == [["c", "b"]]
+
+
+def test_a_hub_does_not_take_a_new_author_to_replace_what_it_moved(fleet):
+    """Else each late edit would cost an author."""
+    (one,) = fleet.devices("x", "y", count=1)
+    put(one, "x", name="Ann")
+    change(one, name="Annie")
+    fleet.sync(one)
+    move(fleet.hub, "y")
+    before = last_change(fleet.hub.replica, "y")
+    change(one, name="late")
+    fleet.sync(one)
+    assert last_change(fleet.hub.replica, "y") == (before[0], before[1] + 1)
+    assert ledger(fleet.hub) == []
+
+
+def test_what_two_incarnations_had_moves_as_edited(fleet):
+    """A late edit of one of them has not seen what the other was created with."""
+    one, other = fleet.devices("x", "y", "z")
+    put(one, "x", name="earlier")
+    fleet.sync(one)
+    change(one, name="between")
+    fleet.later()
+    put(other, "x", name="later")
+    fleet.sync(other)
+    assert len(held(fleet.hub, "x")) == 2
+    move(fleet.hub, "y")
+    fleet.sync(one, other)
+    for database in (fleet.hub, one, other):
+        assert seen(database) == [("y", "later", 0)]
+        assert ledger(database) == [["later", "between"]]
+
+
+def ledger(database):
+    """What of the record was written apart, the value that is read first."""
+    return [[claim.value for claim in conflict.claims] for conflict in database.conflicts(Customer)]
+
+
+def new_author(database, scope):
+    """Let the file begin anew in a scope, as a restored one does."""
+    with database.replica.store.writing() as writer:
+        writer.save_scope(writer.scope(scope)._replace(author=0, seq=0))
+
+
 def test_late_elements_and_texts_and_later_kinds_follow(moved, fleet):
     hub, one, other = moved
     tag = lambda text: TAGS._replace(sub=canonical.encode(text))  # noqa: E731
@@ -628,6 +745,29 @@ def test_what_was_written_in_the_new_scope_outlives_a_late_removal_in_the_ledger
     fleet.sync(one, other)
     assert seen(hub) == seen(one) == seen(other) == []
     assert values(headless(hub, "y"), NAME) == values(headless(one, "y"), NAME) == ["unseen"]
+
+
+@pytest.mark.parametrize("hops", ["y", "yz"])
+def test_a_late_removal_removes_what_it_had_seen(fleet, hops):
+    """Edits among that; one that it had not seen stays in the ledger, as it had without the move."""
+    one, other, third = fleet.devices("x", "y", "z", count=3)
+    for key in (KEY, "c-2"):
+        put(one, "x", key, name="Ann")
+    change(one, name="seen")
+    fleet.sync(one, other, third)
+    with other.write() as tx:
+        tx.update(Customer, "c-2", name="unseen")
+    fleet.sync(other)
+    for scope in hops:
+        for key in (KEY, "c-2"):
+            move(fleet.hub, scope, key=key)
+    with third.write() as tx:
+        for key in (KEY, "c-2"):
+            tx.delete(Customer, key)
+    fleet.sync(third, one)
+    for database in (fleet.hub, one):
+        assert seen(database) == []
+        assert values(headless(database, hops[-1]), NAME) == ["unseen"]
 
 
 def test_a_late_removal_and_a_late_edit(moved, fleet):
@@ -733,7 +873,7 @@ def test_wishes_that_are_no_registers(fleet):
     (one,) = fleet.devices("x", "y", count=1)
     put(one, "x")
     name = only(one, "x")
-    for kind in (model.COUNTER, model.SET, model.BOUNDED, model.TEXT, 0x40, 0x43):
+    for kind in (model.COUNTER, model.SET, model.BOUNDED, 0x49, 0x40, 0x43):
         sub = canonical.encode("y") if kind & model.HAS_SUB else b""
         inject(one, "x", [(KEY, edit(name, (model.Address("_scope", kind, sub), canonical.encode("y"))))])
     survives(fleet, one)
@@ -899,6 +1039,20 @@ def test_a_key_in_more_incarnations_than_a_change_may_touch(moved, fleet, monkey
 
 def born(number):
     return lambda stamp: {model.Name(HOSTILE[0], number, 0): model.Incarnation(stamp.time, frozenset())}
+
+
+def test_a_hub_remembers_only_so_much_of_what_came_late(moved, fleet, monkeypatch):
+    """Of a record that very many write to apart, late; nothing else is worse for that."""
+    monkeypatch.setattr(carrying, "MOVED_BYTES_MAX", 150)
+    hub, one, _ = moved
+    name, late = only(one, "x"), [f"late {number}" for number in range(20)]
+    for number, value in enumerate(late):
+        inject(one, "x", [(KEY, edit(name, (NAME, canonical.encode(value))))], dot=(bytes([80 + number]) * 8, 1))
+        one.sync(hub)
+        with hub.replica.store.reading() as reader:
+            assert all(len(edited) <= 150 for (edited,) in reader._db.execute("SELECT edited FROM fs_forward"))
+    survives(fleet, one)
+    assert sorted(ledger(hub)[0]) == sorted(late)
 
 
 def test_late_edits_for_what_was_never_moved_or_never_was(moved, fleet):

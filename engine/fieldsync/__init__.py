@@ -52,7 +52,7 @@ from fieldsync.errors import (
     VersionMismatch,
 )
 from fieldsync.reading import Query, Table
-from fieldsync.schema import Counter, Record, Snapshot, Stamp, field
+from fieldsync.schema import Counter, List, Map, Record, Snapshot, Stamp, Text, field
 from fieldsync.watch import Event, Watch
 from fieldsync.writing import Transaction
 
@@ -60,6 +60,7 @@ if typing.TYPE_CHECKING:
     from fieldsync.bundle import BundleReport
     from fieldsync.comparing import Comparison, ScopeComparison
     from fieldsync.conflicts import Claim, Conflict, LateEdit
+    from fieldsync.describing import CollectionInfo, FieldInfo
     from fieldsync.examine import Fault, VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.report import Mended, Report
@@ -74,6 +75,7 @@ __all__ = [
     "Busy",
     "Claim",
     "ClosedError",
+    "CollectionInfo",
     "Comparison",
     "Conflict",
     "ConnectionFailed",
@@ -86,12 +88,15 @@ __all__ = [
     "DiskFull",
     "Event",
     "Fault",
+    "FieldInfo",
     "FieldsyncError",
     "FormatTooNew",
     "LateEdit",
     "LimitExceeded",
+    "List",
     "LoadError",
     "LoadReport",
+    "Map",
     "Mended",
     "MissingDependency",
     "NotDelivered",
@@ -108,6 +113,7 @@ __all__ = [
     "StoreError",
     "SyncError",
     "Table",
+    "Text",
     "Trace",
     "Transaction",
     "TrashEntry",
@@ -125,9 +131,11 @@ __all__ = [
 _LATE = {  # few programs need these modules at once
     "BundleReport": "fieldsync.bundle",
     "Claim": "fieldsync.conflicts",
+    "CollectionInfo": "fieldsync.describing",
     "Comparison": "fieldsync.comparing",
     "Conflict": "fieldsync.conflicts",
     "Fault": "fieldsync.examine",
+    "FieldInfo": "fieldsync.describing",
     "LateEdit": "fieldsync.conflicts",
     "LoadReport": "fieldsync.loading",
     "Mended": "fieldsync.report",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from decimal import Decimal
-from itertools import zip_longest
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,6 +16,7 @@ from fieldsync._native import carry as _kernel
 from fieldsync.apply import Arrival
 from fieldsync.changes import GROUPED
 from fieldsync.limits import CHANGE_RECORDS_MAX, MOVED_BYTES_MAX, MOVED_INCARNATIONS_MAX, MOVED_UPDATES_MAX
+from fieldsync.store import KILLS
 from fieldsync.types import HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Kind
 
 if TYPE_CHECKING:
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
     from fieldsync.apply import Target, Touched
     from fieldsync.context import Context
-    from fieldsync.record import Dictionary
-    from fieldsync.store import Incarnation, Scope
+    from fieldsync.record import Dictionary, Removal
+    from fieldsync.store import Dot, Forward, Incarnation, Scope
     from fieldsync.transaction import LocalChange
 
 T = TypeVar("T")
 WISH = ("_scope", int(Kind.REGISTER))  # the field that says where a record is to move
 Totals = dict[tuple[str, bytes], Any]  # (counter's field, author) -> total
+Address = tuple[int, bytes]  # field id, sub
+Seen = dict[Address, set[tuple[int, int]]]  # dots, in the numbers of the file
 
 
 class News(NamedTuple):
@@ -41,33 +43,51 @@ class News(NamedTuple):
     dots: Context
 
 
-class Carried(NamedTuple):
-    """A record under another name: a piece for each of several changes, as (packed, cells), and the lowest time."""
+class Piece(NamedTuple):
+    """What one of several changes writes of a record under another name."""
 
-    pieces: list[tuple[bytes, int]]
-    lowest: int
+    packed: bytes
+    cells: int
+    lowest: int  # time of a cell
+
+
+class Moved(NamedTuple):
+    """A record under another name, and of each incarnation that it had which cells were edited since its creation."""
+
+    pieces: list[Piece]
+    edited: dict[Incarnation, bytes]
 
 
 class Parts:
-    """How many cells several changes are made of, one change after the other."""
+    """How many cells several changes are made of, one change after the other, and their times."""
 
-    def __init__(self) -> None:
-        self._counts: list[int] = []
+    def __init__(self, time: int) -> None:
+        self._time = time
+        self._cells: list[int] = []
+        self._times: list[int] = []
 
-    def add(self, carried: Carried, more: int) -> None:
-        """Add what was carried, and some more cells of the first change."""
-        counts = [cells for _, cells in carried.pieces] or [0]
-        counts[0] += more
-        self._counts = [sum(pair) for pair in zip_longest(self._counts, counts, fillvalue=0)]
+    def add(self, pieces: list[Piece], more: int) -> None:
+        """Add what was carried, and some more cells of the first change, of its time."""
+        for place, piece in enumerate(pieces):
+            self._note(place, piece.cells, piece.lowest)
+        if more:
+            self._note(0, more, self._time)
+
+    def _note(self, place: int, cells: int, lowest: int) -> None:
+        if place == len(self._cells):
+            self._cells.append(0)
+            self._times.append(self._time)
+        self._cells[place] += cells
+        self._times[place] = min(self._times[place], lowest)  # no cell's may be below its change's
 
     def __bool__(self) -> bool:
-        return any(self._counts)
+        return bool(self._cells)
 
-    def put(self, change: LocalChange, scope: Scope, targets: list[Target], time: int) -> News:
+    def put(self, change: LocalChange, scope: Scope, targets: list[Target]) -> News:
         """Land those changes, as one group."""
         arrivals = [
-            Arrival((scope.author, scope.seq + 1 + place), time, GROUPED if place else 0, count, [])
-            for place, count in enumerate(self._counts)
+            Arrival((scope.author, scope.seq + 1 + place), time, GROUPED if place else 0, cells, [])
+            for place, (cells, time) in enumerate(zip(self._cells, self._times, strict=True))
         ]
         touched = change.put(scope._replace(seq=scope.seq + len(arrivals)), targets, arrivals)
         return News(scope.name, touched, change.dots)
@@ -91,12 +111,96 @@ def can_be_carried(dictionary: Dictionary, packed: bytes) -> bool:
     return len(record.births(packed)) <= MOVED_INCARNATIONS_MAX
 
 
-def carry(
-    dictionary: Dictionary, items: list[tuple[bytes, Incarnation, int, bool]], author: int, seq: int
-) -> list[Carried]:
-    """Records (packed, new name, its time, whether it lives already) under that name, by changes seq, seq + 1 ..."""
+def move(dictionary: Dictionary, items: list[tuple[bytes, Incarnation, int]], author: int, seq: int) -> list[Moved]:
+    """Records (packed, new name, its time) as the changes seq, seq + 1 ... create them under that name."""
     without = dictionary.field_ids.get(WISH, 0)
-    return [Carried(*one) for one in _kernel.carry(items, author, seq, without, dictionary.fields, dictionary.authors)]
+    every = _kernel.move(items, author, seq, without, dictionary.fields, dictionary.authors)
+    return [Moved([Piece(*piece) for piece in pieces], dict(edited)) for pieces, edited in every]
+
+
+def follow(
+    dictionary: Dictionary, items: list[tuple[bytes, Incarnation, Seen]], author: int, seq: int
+) -> list[list[Piece]]:
+    """What came late (packed, new name, what it sees there) as changes seq, seq + 1 ... write it."""
+    every = _kernel.follow(items, author, seq, dictionary.fields, dictionary.authors)
+    return [[Piece(*piece) for piece in pieces] for pieces in every]
+
+
+# What late cells had seen ---------------------------------------------------------------------------------------------
+#
+# A forward remembers the registers that were edited before the move, and those that came late, without their values. In
+# the place of its value, each has the dot under which the hub wrote it elsewhere, or nothing where the move did that.
+
+
+class Register(NamedTuple):
+    """A cell that neither lives side by side with others nor is an author's own."""
+
+    at: Address
+    dot: Dot
+    value: bytes
+
+
+def registers(dictionary: Dictionary, packed: bytes) -> list[Register]:
+    """Those of a packed record."""
+    every = _kernel.registers(packed, dictionary.fields, dictionary.authors)
+    return [Register((number, sub), dot, value) for number, sub, dot, value in every]
+
+
+def seen(
+    dictionary: Dictionary, forward: Forward, pieces: tuple[bytes, ...], removals: tuple[Removal, ...]
+) -> set[tuple[Address, Dot]]:
+    """Which of the cells that a forward remembers late ones had seen, or removals: those that they replace."""
+    if not forward.edited:
+        return set()
+    left = {cell[:2] for cell in registers(dictionary, _merged(dictionary, forward.edited, pieces, removals))}
+    return {cell[:2] for cell in registers(dictionary, forward.edited) if cell[:2] not in left}
+
+
+def translated(dictionary: Dictionary, forward: Forward, found: set[tuple[Address, Dot]]) -> set[tuple[Address, Dot]]:
+    """What cells that were seen, or there since the creation, are where the record moved to; and what else was seen."""
+    moved = forward.heir[0], forward.heir[1] + 1  # what was edited comes in the change after the creation
+    there = {
+        (cell.at, moved if (dot := codec.decode(cell.value)) is None else tuple(dot))
+        for cell in registers(dictionary, forward.edited)
+        if cell[:2] in found or cell.dot == forward.incarnation[:2]
+    }
+    return found | there
+
+
+def remembering(dictionary: Dictionary, forward: Forward, packed: bytes, dot: Dot) -> Forward:
+    """A forward that knows under which dot late cells were written elsewhere; the same where that is too much."""
+    late = _kernel.stripped(packed, codec.encode([*dot]), dictionary.fields, dictionary.authors)
+    edited = _merged(dictionary, forward.edited, (late,)) if late else forward.edited
+    return forward._replace(edited=edited) if len(edited) <= MOVED_BYTES_MAX else forward
+
+
+def _merged(
+    dictionary: Dictionary, packed: bytes, pieces: tuple[bytes, ...], removals: tuple[Removal, ...] = ()
+) -> bytes:
+    """What is left of cells without their record."""
+    olds = (packed,) if packed else ()
+    ((outcome,), _) = record.merge_all(dictionary, bytes(16), [(olds, pieces, removals, None)])
+    return b"".join(orphan[3] for orphan in outcome[1]) if outcome else packed
+
+
+def killing(dictionary: Dictionary, sees: Seen) -> bytes:
+    """The removal of an incarnation that had seen what it was created with and, at some addresses, other cells."""
+    found = [bytes([KILLS]), _as_varint(len(sees))]
+    for (number, sub), dots in sorted(sees.items()):
+        found.append(_as_varint(number))
+        if dictionary.field_names[number][1] & HAS_SUB:
+            found += [_as_varint(len(sub)), sub]
+        vector = sorted(dict(sorted(dots)).items())
+        found += [_as_varint(len(vector)), *(_as_varint(part) for dot in vector for part in dot), _as_varint(0)]
+    return b"".join(found)
+
+
+def _as_varint(number: int) -> bytes:
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*found, number])
 
 
 def batches(items: Iterable[T], weigh: Callable[[T], int]) -> Iterator[list[T]]:

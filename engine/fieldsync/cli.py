@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from contextlib import nullcontext
 from datetime import timedelta
@@ -304,6 +305,36 @@ def info(file: Annotated[Path, typer.Argument(help="The database file.", exists=
         for held in database.scopes():
             grid.add_row(held.name, f"{held.records:,}", f"{held.changes:,}", held.state, held.digest)
         console.print(grid)
+
+
+@app.command(epilog=_example("fieldsync schema field.db --app myapp.models"))
+def schema(
+    file: Annotated[Path, typer.Argument(help="The database file.", exists=True)],
+    app_module: Annotated[
+        str | None, typer.Option("--app", metavar="MODULE", help="Hold it against the records that a module declares.")
+    ] = None,
+) -> None:
+    """Show the fields that a file holds, and what a declaration would make of them. Nothing is changed."""
+    from fieldsync.progress import bar_of_rows
+
+    declared = _declared_in(app_module) if app_module else []
+    with fieldsync.open(file) as database, bar_of_rows(file.name) as progress:
+        found = database.describe(*declared, progress=progress)
+    for collection in found:
+        _say(str(collection))
+
+
+def _declared_in(name: str) -> list[type[fieldsync.Record]]:
+    """The record classes of a module, by its name; BadParameter if there is no such module, or none in it."""
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise typer.BadParameter(f"{name}: {error}", param_hint="--app") from None
+    found = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, fieldsync.Record)]
+    declared = [one for one in found if one is not fieldsync.Record]
+    if not declared:
+        raise typer.BadParameter(f"{name} declares no records", param_hint="--app")
+    return declared
 
 
 @app.command(epilog=_example("fieldsync doctor field.db --repair"))

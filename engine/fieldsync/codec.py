@@ -8,6 +8,7 @@ from typing import Any
 from fieldsync._native import codec as _kernel
 from fieldsync._native.codec import (
     Unknown,
+    Updates,
     conforms,
     create,
     incarnations,
@@ -15,6 +16,7 @@ from fieldsync._native.codec import (
     read_all,
     rivals,
     stamps,
+    updates,
     widen,
     write,
 )
@@ -22,6 +24,7 @@ from fieldsync.errors import DecodeError
 
 __all__ = [
     "Unknown",
+    "Updates",
     "add",
     "conforms",
     "create",
@@ -33,6 +36,7 @@ __all__ = [
     "rivals",
     "stamps",
     "subtract",
+    "updates",
     "widen",
     "write",
 ]

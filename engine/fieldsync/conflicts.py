@@ -92,7 +92,8 @@ def _conflicts(reader: Reader, scope: Scope, name: record.Name, rivals: list[rec
         field_name, _ = reader.dictionary.field_names[number]
         is_shown = not field_name.startswith("_")
         if is_shown and len({codec.encode(value) for *_, value in found}) > 1:
-            claims = tuple(_claim(reader, scope, author, time, value) for author, _, time, value in found)
+            name_of = reader.dictionary.author
+            claims = tuple(_claim(reader, scope, name_of(author), time, value) for author, _, time, value in found)
             yield Conflict(scope.name, *name, field_name, claims)
 
 
@@ -115,18 +116,13 @@ def late_edits(reader: Reader, scopes: list[Scope], collection: str | None) -> I
 def _values(reader: Reader, scope: Scope, orphan: OrphanRow) -> dict[str, Claim]:
     """What the cells of a deleted record read, by field, with who wrote it last."""
     read = record.read_all(reader.dictionary, orphan.packed)
-    (stamps,) = record.stamps(reader.dictionary, [orphan.packed])
-    latest = {name: (time, by) for time, by, name in sorted((time, by, name) for name, _, by, _, time in stamps)}
-    return {
-        name: _claim(reader, scope, author, time, read.get(name))
-        for name, (time, author) in sorted(latest.items())
-        if not name.startswith("_")
-    }
+    writers = record.writers(reader.dictionary, orphan.packed)
+    return {name: _claim(reader, scope, *writers[name], read.get(name)) for name in sorted(writers)}
 
 
-def _claim(reader: Reader, scope: Scope, author: int, time: int, value: Any) -> Claim:
-    name = reader.dictionary.author(author).hex()
-    return Claim(value, name, clock.to_datetime(time), is_own=author == scope.author)
+def _claim(reader: Reader, scope: Scope, author: bytes, time: int, value: Any) -> Claim:
+    is_own = scope.author > 0 and author == reader.dictionary.author(scope.author)
+    return Claim(value, author.hex(), clock.to_datetime(time), is_own)
 
 
 def dismiss(batch: WriteBatch, late: LateEdit) -> OrphanRow:

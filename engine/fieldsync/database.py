@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fieldsync.bundle import BundleReport
     from fieldsync.comparing import Comparison
     from fieldsync.conflicts import Conflict, LateEdit
+    from fieldsync.describing import CollectionInfo
     from fieldsync.examine import VerifyReport
     from fieldsync.loading import LoadReport
     from fieldsync.report import Report
@@ -343,6 +344,20 @@ class Database:
             batch.touched.extend(dropped)
         return report
 
+    def describe(
+        self, *declared: type[Record], progress: Callable[[int, int], object] | None = None
+    ) -> list[CollectionInfo]:
+        """What the file holds, collection by collection and field by field: print(*db.describe(), sep="\\n").
+
+        declared: record classes to hold it against, those that this database was opened with if none is given. Nothing
+        is changed by that. progress(done, total) is called with numbers of records.
+        """
+        from fieldsync.describing import describe
+
+        wanted = [Collection.of(one) for one in declared] or list(self._collections.values())
+        with self.replica.store.reading() as reader:
+            return describe(reader, wanted, progress)
+
     # --- syncing ---
 
     def sync(
@@ -427,8 +442,11 @@ def _budget(max_bytes: int | None, max_seconds: float | None) -> Callable[[Repor
     return lambda report: report.bytes_sent + report.bytes_received >= most or time.monotonic() >= end
 
 
+_NOTHING = {"set": "[]", "list": "[]", "map": "{}"}  # as a column shows it
+
+
 def _row(collection: Collection) -> CollectionRow:
     columns = tuple(
-        (one.name, KINDS[one.kind], one.indexed, "[]" if one.kind == "set" else one.absent) for one in collection.fields
+        (one.name, KINDS[one.kind], one.indexed, _NOTHING.get(one.kind, one.absent)) for one in collection.fields
     )
     return CollectionRow(0, collection.name, columns, collection.signature)

@@ -5,7 +5,10 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fieldsync import codec
+from fieldsync.edits import AnyDraft, draft
 from fieldsync.schema import Collection, Field
+from fieldsync.texts import Splice
+from fieldsync.transaction import KINDS
 from fieldsync.values import Number, Value
 
 CONTAINERS = (list, dict)  # values that an app may change in place
@@ -27,6 +30,9 @@ class Draft:
         for name in collection.sets:
             place = collection.places[name]
             self._values[place] = set(self._values[place])
+        for shared in collection.shared:
+            place = collection.places[shared.name]
+            self._values[place] = draft(KINDS[shared.kind], self._values[place])
         if not _CONTAINER_TYPES.isdisjoint(map(type, values.values() if isinstance(values, dict) else values)):
             # by text, because 1, True and 1.0 are equal and yet different values
             named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
@@ -48,6 +54,10 @@ class Draft:
         if self._over:
             raise AttributeError(f"cannot set {name!r}: the transaction of this draft is over")
         field = self.collection.field(name)
+        if field.is_shared:
+            if value is not self._value(name):  # which it is after +=
+                self._value(name).assign(field.check(value))
+            return
         checked: Any = field.check(value)
         if field.kind == "counter":
             self._increment(field, checked)
@@ -94,9 +104,25 @@ class Draft:
                 found[name] = after - before, before - after
         return found
 
+    def splices(self) -> dict[tuple[str, int], list[Splice]]:
+        """By text, list or map, and its kind, the edits of those that were edited."""
+        every = {(one.name, KINDS[one.kind]): self._shared(one.name).splices() for one in self.collection.shared}
+        return {pair: splices for pair, splices in every.items() if splices}
+
+    def began_with(self) -> dict[tuple[str, int], Any]:
+        """By text, list or map, and its kind, what those of a new record hold that are not empty."""
+        every = {(one.name, KINDS[one.kind]): self._shared(one.name).value() for one in self.collection.shared}
+        return {pair: value for pair, value in every.items() if value}
+
     def close(self) -> None:
         """Refuse further writes: the transaction is over."""
         self._over = True
+        for shared in self.collection.shared:
+            self._shared(shared.name).close()
+
+    def _shared(self, name: str) -> AnyDraft:
+        found: AnyDraft = self._value(name)
+        return found
 
     def _value(self, name: str) -> Any:
         return self._values[self.collection.place(name)]

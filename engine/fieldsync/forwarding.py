@@ -1,8 +1,9 @@
 """Following records that were moved with what was written to them elsewhere before that was known there.
 
 It comes as cells without their record. The hub writes them again where the record lives now, as concurrent with what
-was written there, counters as differences, and dismisses them where they came. A late removal removes the record where
-it lives now; what was written to it there stays in the ledger. So does what comes when the hub has forgotten the move.
+was written there, counters as differences, and dismisses them where they came. They replace what they had seen where
+they were written, though it moved. A late removal removes the record where it lives now; what it had not seen stays in
+the ledger. So does what comes when the hub has forgotten the move.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ from fieldsync import carrying, codec, record
 from fieldsync.apply import Arrival, Target
 from fieldsync.carrying import News
 from fieldsync.changes import REMOVING
-from fieldsync.limits import MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
-from fieldsync.store import HEADLESS, KILLS
+from fieldsync.limits import DOT_BYTES_MAX, MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
+from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange
-from fieldsync.types import PER_AUTHOR, SIDE_BY_SIDE, Kind
+from fieldsync.types import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from fieldsync.carrying import Seen
+    from fieldsync.record import Removal
     from fieldsync.store import Forward, Incarnation, Late, OrphanRow, Row, Writer
 
 T = TypeVar("T")
 K = TypeVar("K")
 Place = tuple[str, int, str]  # scope, collection, key
-KILLED = bytes([KILLS, 0])  # a removal of an incarnation: what was written to it since its creation stays, headless
 
 
 def follow(writer: Writer, wall_ms: int, mint: Callable[[], bytes]) -> list[News]:
@@ -46,6 +48,11 @@ class _Heir(NamedTuple):
     row: Row
     incarnation: Incarnation
 
+    @property
+    def living(self) -> bytes:
+        """Its cells."""
+        return record.incarnation(self.row.packed, self.incarnation) or b""
+
 
 @dataclass(slots=True)
 class _Late:
@@ -53,8 +60,9 @@ class _Late:
 
     heir: _Heir
     orphans: list[OrphanRow] = field(default_factory=list)
+    sees: Seen = field(default_factory=lambda: defaultdict(set))  # what it had seen, as it is there now
     amounts: dict[int, Any] = field(default_factory=dict)  # counter's field id -> by how much it rises
-    forwards: list[Forward] = field(default_factory=list)  # with what is counted then
+    forwards: list[Forward] = field(default_factory=list)  # of each orphan, with what is counted then
     counts: bool = True  # whether there is a number for each
     weight: int = 0  # in bytes, with what counters come to
 
@@ -62,11 +70,6 @@ class _Late:
     def packed(self) -> bytes:
         """All that came."""
         return b"".join([orphan.packed for orphan in self.orphans])
-
-    @property
-    def living(self) -> bytes:
-        """The incarnation for which it came."""
-        return record.incarnation(self.heir.row.packed, self.heir.incarnation) or b""
 
     @property
     def increments(self) -> tuple[tuple[int, Any], ...]:
@@ -88,54 +91,83 @@ class _Follower:
         scopes = {scope.id: scope.name for scope in self._writer.scopes()}
         news: list[News] = []
         for number, some in _grouped(killed, lambda late: late.scope).items():
-            news += self._remove(number, [late.incarnation for late in some])
+            news += self._remove(number, some)
         for number, some in _grouped(headless, lambda late: late.scope).items():
             news += self._write(number, scopes[number], [late.incarnation for late in some])
         return news
 
-    def _heir(self, forward: Forward) -> _Heir | None:
-        """As what an incarnation that was moved lives now, along the chain of its moves; None where it does not."""
+    def _heir(self, chain: list[Forward]) -> _Heir | None:
+        """As what an incarnation lives now that was moved so; None where it does not."""
+        last = chain[-1] if chain else None
+        scope = self._writer.scope(last.target) if last else None
+        if last is None or scope is None:
+            return None
+        for row in self._writer.by_key(last.collection, scope.id, [last.key]):
+            (living,) = record.incarnations(self._writer.dictionary, [row.packed])
+            if last.heir in living:
+                return _Heir((scope.name, last.collection, last.key), row, last.heir)
+        return None
+
+    def _chain(self, source: int, incarnation: Incarnation) -> list[Forward]:
+        """The moves of an incarnation, one after the other; none where they have no end."""
+        chain: list[Forward] = []
         for _ in range(MOVES_FOLLOWED_MAX):
+            forward = self._writer.forward(source, incarnation)
+            if forward is None:
+                return chain
+            chain.append(forward)
             scope = self._writer.scope(forward.target)
             if scope is None:
-                return None
-            further = self._writer.forward(scope.id, forward.heir)
-            if further is None:
-                break
-            forward = further
-        else:
-            return None
-        for row in self._writer.by_key(forward.collection, scope.id, [forward.key]):
-            (living,) = record.incarnations(self._writer.dictionary, [row.packed])
-            if forward.heir in living:
-                return _Heir((scope.name, forward.collection, forward.key), row, forward.heir)
-        return None
+                return chain
+            source, incarnation = scope.id, forward.heir
+        return []
+
+    def _add_seen(
+        self,
+        sees: Seen,
+        chain: list[Forward],
+        heir: _Heir,
+        pieces: tuple[bytes, ...] = (),
+        removals: tuple[Removal, ...] = (),
+    ) -> None:
+        """Add what something that came late had seen of an incarnation and lives at the end of its moves."""
+        dictionary = self._writer.dictionary
+        found = carrying.seen(dictionary, chain[0], pieces, removals)
+        for forward in chain:
+            found = carrying.translated(dictionary, forward, found)
+        for cell in carrying.registers(dictionary, heir.living) if found else ():
+            if cell[:2] in found:
+                sees[cell.at].add(cell.dot)
 
     # --- removals ---
 
-    def _remove(self, source: int, incarnations: list[Incarnation]) -> list[News]:
+    def _remove(self, source: int, removals: list[Late]) -> list[News]:
         """Remove records that were moved from a scope, and removed by who had not heard of that, where they live."""
-        found: dict[Place, dict[Incarnation, _Heir]] = defaultdict(dict)
-        for incarnation in incarnations:
-            forward = self._writer.forward(source, incarnation)
-            heir = self._heir(forward) if forward else None
+        found: dict[Place, dict[Incarnation, tuple[_Heir, Seen]]] = defaultdict(dict)
+        followed: list[Incarnation] = []
+        for late in removals:
+            chain = self._chain(source, late.incarnation)
+            heir = self._heir(chain)
             if heir is not None:
-                self._writer.drop_forward(source, incarnation)
-                found[heir.place][heir.incarnation] = heir
+                _, sees = found[heir.place].setdefault(heir.incarnation, (heir, defaultdict(set)))
+                self._add_seen(sees, chain, heir, removals=((*late.incarnation, late.item),))
+                followed.append(late.incarnation)
+        for incarnation in followed:
+            self._writer.drop_forward(source, incarnation)
+        rows = [self._killing(heirs) for heirs in found.values()]
         return [
-            self._kill(target, some)
-            for target, every in _grouped(found.values(), _scope_of).items()
-            for some in carrying.batches(every, lambda heirs: len(KILLED) * len(heirs))
+            self._land_removals(target, some)
+            for target, every in _grouped(rows, lambda row: row[0]).items()
+            for some in carrying.batches([row[1] for row in every], _weight_of_removals)
         ]
 
-    def _kill(self, target: str, rows: list[dict[Incarnation, _Heir]]) -> News:
-        targets = []
-        for heirs in rows:
-            one = next(iter(heirs.values()))
-            _, collection, key = one.place
-            removals = tuple((*incarnation, KILLED) for incarnation in heirs)
-            targets.append(Target(collection, self._names[collection], key, one.row, removals=removals))
-        return self._land_removals(target, targets)
+    def _killing(self, heirs: dict[Incarnation, tuple[_Heir, Seen]]) -> tuple[str, Target]:
+        """The removal of some incarnations of one key: the scope, and what is to land there."""
+        (scope, collection, key), row, _ = next(iter(heirs.values()))[0]
+        removals = tuple(
+            (*incarnation, carrying.killing(self._writer.dictionary, sees)) for incarnation, (_, sees) in heirs.items()
+        )
+        return scope, Target(collection, self._names[collection], key, row, removals=removals)
 
     def _land_removals(self, scope_name: str, targets: list[Target]) -> News:
         change = LocalChange(self._writer, self._writer.enter(scope_name, ready=True))
@@ -155,10 +187,8 @@ class _Follower:
             one
             for target, every in _grouped(rows, lambda some: some[0].heir.place[0]).items()
             for some in carrying.batches(every, lambda some: sum(one.weight for one in some))
-            for one in self._write_again(target, [one for row in some for one in row])
+            for one in self._write_again(source, target, [one for row in some for one in row])
         ]
-        for one in late:
-            self._writer.put_forwards(source, one.forwards)
         orphans = [orphan for one in late for orphan in one.orphans]
         return news + [self._dismiss(name, some) for some in carrying.batches(orphans, self._weight)]
 
@@ -168,28 +198,30 @@ class _Follower:
     def _gather(self, source: int, incarnations: list[Incarnation]) -> Iterable[_Late]:
         found: dict[tuple[Place, Incarnation], _Late] = {}
         for orphan in self._writer.orphans(source, incarnations) if incarnations else ():
-            forward = self._writer.forward(source, orphan.incarnation)
-            heir = self._heir(forward) if forward else None
-            if forward is None or heir is None:
+            chain = self._chain(source, orphan.incarnation)
+            heir = self._heir(chain)
+            if heir is None:
                 continue  # what was edited lives no more: that is the ledger's
             late = found.setdefault((heir.place, heir.incarnation), _Late(heir))
             late.orphans.append(orphan)
+            self._add_seen(late.sees, chain, heir, pieces=(orphan.packed,))
             try:
-                self._count(forward, orphan, late)
+                late.forwards.append(self._count(chain[0], orphan, late))
             except ArithmeticError:  # infinities that cancel each other
                 late.counts = False
         return found.values()
 
-    def _count(self, forward: Forward, orphan: OrphanRow, late: _Late) -> None:
-        """Note by how much late totals differ from those that are counted."""
+    def _count(self, forward: Forward, orphan: OrphanRow, late: _Late) -> Forward:
+        """Note by how much late totals differ from those that are counted; the forward with what is counted then."""
         dictionary = self._writer.dictionary
         came = carrying.totals(dictionary, [orphan.packed])[0].get(orphan.incarnation, {})
-        if came:
-            known = carrying.load_totals(forward.totals)
-            for name, amount in carrying.differences(came, known).items():
-                number = dictionary.field_ids[name, int(Kind.COUNTER)]
-                late.amounts[number] = codec.add(late.amounts.get(number, 0), amount)
-            late.forwards.append(forward._replace(totals=carrying.dump_totals({**known, **came})))
+        if not came:
+            return forward
+        known = carrying.load_totals(forward.totals)
+        for name, amount in carrying.differences(came, known).items():
+            number = dictionary.field_ids[name, int(Kind.COUNTER)]
+            late.amounts[number] = codec.add(late.amounts.get(number, 0), amount)
+        return forward._replace(totals=carrying.dump_totals({**known, **came}))
 
     def _can_be_written(self, late: _Late) -> bool:
         """Whether changes within their bounds can write it: else it stays in the ledger."""
@@ -198,48 +230,52 @@ class _Follower:
             return False
         scope = self._writer.scope(late.heir.place[0])
         author = dictionary.author(scope.author) if scope else b""
-        own = carrying.totals(dictionary, [late.living])[0].get(late.heir.incarnation, {})
+        own = carrying.totals(dictionary, [late.heir.living])[0].get(late.heir.incarnation, {})
         amounts = late.amounts.items()
         before = {number: own.get((dictionary.field_names[number][0], author), 0) for number, _ in amounts}
         alone = carrying.bytes_of(amount for _, amount in amounts)  # as under a new author
         added = carrying.bytes_of(codec.add(before[number], amount) for number, amount in amounts)
         if alone is None or added is None:
             return False
-        late.weight = carrying.weight(dictionary, late.packed) + max(alone, added)
+        seen = sum(map(len, late.sees.values()))
+        late.weight = carrying.weight(dictionary, late.packed) + max(alone, added) + DOT_BYTES_MAX * seen
         return late.weight <= MOVED_BYTES_MAX
 
-    def _write_again(self, target: str, late: list[_Late]) -> list[News]:
+    def _write_again(self, source: int, target: str, late: list[_Late]) -> list[News]:
         change = LocalChange(self._writer, self._writer.enter(target, ready=True))
         if any(self._would_replace(change.scope.author, one) for one in late):
             change.scope = change.scope._replace(author=0, seq=0)
         scope = change.begin(self._wall_ms, self._mint)
         dictionary, author, seq = self._writer.dictionary, scope.author, scope.seq + 1
-        names = [record.births(one.living)[0] for one in late]
-        items = [(one.packed, name[:3], name.time, True) for one, name in zip(late, names, strict=True)]
-        every = carrying.carry(dictionary, items, author, seq)
-        time = min([scope.time, *[carried.lowest for carried in every]])  # no cell's may be below its change's
-        rises = record.write(dictionary, author, seq, time, [(one.living, (), one.increments, ()) for one in late])
-        parts = carrying.Parts()
+        items = [(one.packed, one.heir.incarnation, dict(one.sees)) for one in late]
+        every = carrying.follow(dictionary, items, author, seq)
+        time = min([scope.time, *[piece.lowest for some in every for piece in some]])
+        rises = record.write(dictionary, author, seq, time, [(one.heir.living, (), one.increments, ()) for one in late])
+        parts = carrying.Parts(time)
         targets: dict[Place, Target] = {}
-        for one, carried, (piece, _, cells) in zip(late, every, rises, strict=True):
-            pieces = (*[packed for packed, _ in carried.pieces], *([piece] if cells else ()))
+        for one, some, (piece, _, cells) in zip(late, every, rises, strict=True):
+            pairs = zip(one.forwards, one.orphans, strict=True)
+            known = [carrying.remembering(dictionary, old, orphan.packed, (author, seq)) for old, orphan in pairs]
+            self._writer.put_forwards(source, known)
+            pieces = (*[carried.packed for carried in some], *([piece] if cells else ()))
             if pieces:
                 _, collection, key = one.heir.place
                 new = Target(collection, self._names[collection], key, one.heir.row)
                 targets.setdefault(one.heir.place, new).pieces += pieces
-            parts.add(carried, cells)
-        return [parts.put(change, scope, list(targets.values()), time)] if parts else []
+            parts.add(some, cells)
+        return [parts.put(change, scope, list(targets.values()))] if parts else []
 
     def _would_replace(self, author: int, late: _Late) -> bool:
         """Whether an author has written since the creation where it is to write now: it would replace its own cells.
 
-        Under a new author what came stays beside them, as concurrent with them.
+        Under a new author what came stays beside them, as concurrent with them; but it may replace what it had seen.
         """
-        dictionary = self._writer.dictionary
-        came, here = record.stamps(dictionary, [late.packed, late.living])
-        fields = {(name, kind) for name, kind, *_ in came if not kind & (SIDE_BY_SIDE | PER_AUTHOR)}
-        creation = late.heir.incarnation[:2]
-        return any((name, kind) in fields and dot[0] == author and (*dot,) != creation for name, kind, *dot, _ in here)
+        dictionary, creation = self._writer.dictionary, late.heir.incarnation[:2]
+        came = {cell.at for cell in carrying.registers(dictionary, late.packed)}
+        return any(
+            dot[0] == author and at in came and dot != creation and dot not in late.sees.get(at, ())
+            for at, dot, _ in carrying.registers(dictionary, late.heir.living)
+        )
 
     def _dismiss(self, source: str, orphans: list[OrphanRow]) -> News:
         """Remove what was written again elsewhere, cell by cell."""
@@ -254,8 +290,8 @@ class _Follower:
         return self._land_removals(source, targets)
 
 
-def _scope_of(heirs: dict[Incarnation, _Heir]) -> str:
-    return next(iter(heirs.values())).place[0]
+def _weight_of_removals(target: Target) -> int:
+    return sum(len(item) for *_, item in target.removals)
 
 
 def _grouped(items: Iterable[T], by: Callable[[T], K]) -> dict[K, list[T]]:

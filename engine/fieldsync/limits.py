@@ -67,9 +67,18 @@ MOVES_FOLLOWED_MAX = 100  # moves of one record, one after the other
 MOVED_BYTES_MAX = CHANGE_BYTES_MAX // 2  # of what is carried, with what its counters come to, and of its removal
 MOVED_INCARNATIONS_MAX = 10  # of one record: as many records as one change may have then fit
 MOVED_UPDATES_MAX = 1_000  # of one text: each takes a change of its own
+DOT_BYTES_MAX = 16  # of a dot that a moved cell names as seen, in the numbers of a file
 NOTES_MAX = 1_000  # notes outside their files by which copies are recognised; then the oldest go
 FAULTS_KEPT = 1_000  # faults described by one look at a file; the others are counted
 DAMAGE_MESSAGES_MAX = 100  # asked of SQLite
+
+# Texts, lists and maps
+TEXT_BYTES_MAX = CHANGE_BYTES_MAX // 2  # of one as a single update, so that a change can hold it anew
+TEXT_SLACK_BYTES = 256  # of updates that are not merged anew, however many they are
+TEXT_EDITS_TARGET = 500  # edits that pycrdt takes at once; more are merged afterwards
+TEXT_FAULTS_MAX = 16  # updates of one that pycrdt stumbles over when they come together; then the rest is left out
+TEXT_CACHE_COUNT_MAX = 256  # documents at hand, and as many values
+TEXT_CACHE_BYTES_MAX = 8 << 20  # of their updates
 
 # Queries
 IN_VALUES_MAX = 1_000  # values of one __in

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import codec, record
+from fieldsync import codec, record, texts
 from fieldsync.draft import increment
+from fieldsync.edits import replacing
 from fieldsync.errors import DataError, LimitExceeded, MissingDependency
 from fieldsync.limits import (
     CHANGE_RECORDS_MAX,
@@ -256,9 +257,11 @@ class _Loader:
             row = known[one.key]
             before = self._absent | record.read_all(writing.writer.dictionary, row.packed)
             differing, elements = self._differences(before, one), self._elements(before, one)
-            if differing or elements:
+            shared = [pair for pair in differing if pair[1] in texts.KINDS]
+            splices = {pair: replacing(pair[1], before[pair[0]], differing.pop(pair)) for pair in shared}
+            if differing or elements or splices:
                 pending = change.add(number, self._collection.name, one.key, row)
-                pending.fields, pending.elements = differing, elements
+                pending.fields, pending.elements, pending.splices = differing, elements, splices
         updated = len(change.pending)
         touched = change.land(self._replica.wall_ms(), self._replica.mint)
         writing.note(scope, touched, change.dots)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fieldsync.apply import Touched
+    from fieldsync.carrying import Moved
     from fieldsync.record import Dictionary
     from fieldsync.store import Dot, Row, Scope, Writer
 
@@ -153,31 +154,33 @@ class _Move:
         gone = leaving.land(self._wall_ms, mint)
         arriving = LocalChange(self._writer, self._writer.enter(self._target, ready=True))
         scope = arriving.begin(self._wall_ms, mint)
-        self._writer.put_forwards(leaving.scope.id, self._forwards(rows, (scope.author, scope.seq + 1)))
-        return [News(self._source, gone, leaving.dots), self._create(arriving, scope, rows)]
+        author, seq = scope.author, scope.seq + 1
+        items = [(one.row.packed, (author, seq, n), scope.time) for n, one in enumerate(rows)]
+        moved = carrying.move(self._writer.dictionary, items, author, seq)
+        self._writer.put_forwards(leaving.scope.id, self._forwards(rows, moved, (author, seq)))
+        return [News(self._source, gone, leaving.dots), self._create(arriving, scope, rows, moved)]
 
-    def _forwards(self, rows: list[_Leaving], creation: Dot) -> Iterator[Forward]:
+    def _forwards(self, rows: list[_Leaving], moved: list[Moved], creation: Dot) -> Iterator[Forward]:
         every = carrying.totals(self._writer.dictionary, [one.row.packed for one in rows])
-        for n, ((collection, row, *_), totals) in enumerate(zip(rows, every, strict=True)):
+        for n, ((collection, row, *_), totals, (_, edited)) in enumerate(zip(rows, every, moved, strict=True)):
+            heir = (*creation, n)
             for birth in record.births(row.packed):
                 kept = carrying.dump_totals(totals.get(birth[:3], {}))
-                yield Forward(birth[:3], self._target, (*creation, n), collection, row.key, kept, self._wall_ms)
+                since = edited.get(birth[:3], b"")
+                yield Forward(birth[:3], self._target, heir, collection, row.key, kept, since, self._wall_ms)
 
-    def _create(self, change: LocalChange, scope: Scope, rows: list[_Leaving]) -> News:
+    def _create(self, change: LocalChange, scope: Scope, rows: list[_Leaving], moved: list[Moved]) -> News:
         """Create the records, each as it read where it was."""
         dictionary = self._writer.dictionary
         author, seq, time = scope.author, scope.seq + 1, scope.time
-        items = [(one.row.packed, (author, seq, n), time, False) for n, one in enumerate(rows)]
         counted = [(n, tuple(one.counters), tuple(one.counters.values())) for n, one in enumerate(rows)]
         sums = record.create(dictionary, author, seq, time, counted)
-        parts, targets = carrying.Parts(), []
-        for n, ((collection, row, counters, _), carried) in enumerate(
-            zip(rows, carrying.carry(dictionary, items, author, seq), strict=True)
-        ):
+        parts, targets = carrying.Parts(time), []
+        for n, ((collection, row, counters, _), (carried, _)) in enumerate(zip(rows, moved, strict=True)):
             there = next(iter(self._writer.by_key(collection, scope.id, [row.key])), None)
-            pieces = (*[piece for piece, _ in carried.pieces], *([sums[n]] if counters else ()))
+            pieces = (*[piece.packed for piece in carried], *([sums[n]] if counters else ()))
             target = Target(collection, self._names[collection], row.key, there, pieces=pieces)
             target.created = {(author, seq): n}
             parts.add(carried, len(counters))
             targets.append(target)
-        return parts.put(change, scope, targets, time)
+        return parts.put(change, scope, targets)

@@ -18,7 +18,7 @@ from itertools import islice
 from operator import ge, gt, le, lt
 from typing import Any, NamedTuple, TypeAlias
 
-from fieldsync import codec
+from fieldsync import codec, texts
 from fieldsync.errors import LimitExceeded, SchemaError
 from fieldsync.limits import IN_VALUES_MAX, ROWS_MAX, TERMS_MAX
 from fieldsync.schema import BaseRecord, Collection, closest
@@ -57,6 +57,8 @@ def column_value(value: object) -> ColumnValue:
         return value.isoformat()
     if isinstance(value, frozenset | set):
         value = [element for _, element in sorted((codec.encode(element), element) for element in value)]
+    if isinstance(value, codec.Updates):
+        return column_value(texts.shown(value)) if value.kind in texts.KINDS else None
     if isinstance(value, list | dict | tuple):
         return json.dumps(_json(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return None
@@ -115,6 +117,8 @@ class Term(NamedTuple):
             return (sql if len(values) == len(self.operand) else f"({sql} OR {column} IS NULL)"), values
         if self.operator == "ne":
             return f"{column} IS NOT ?", [self.operand]
+        if self.operator == "includes":
+            return f"instr({column}, ?) > 0", [self.operand]
         if self.operator == "contains":
             found = f"EXISTS (SELECT 1 FROM json_each({column}) WHERE value IS ?)"
             return f"(json_valid({column}) AND {found})", [self.operand]
@@ -131,6 +135,8 @@ class Term(NamedTuple):
             return rank == _rank(self.operand)
         if self.operator == "ne":
             return rank != _rank(self.operand)
+        if self.operator == "includes":
+            return isinstance(value, str) and self.operand in value
         if self.operator == "contains":
             return any(_rank(element) == _rank(self.operand) for element in _elements(value))
         return value is not None and COMPARISONS[self.operator](rank, _rank(self.operand))
@@ -183,6 +189,10 @@ def _term(collection: Collection, given: str, value: object) -> Term:
         raise SchemaError(f"{label}: a scope can be compared by =, __ne and __in")
     if value is None and operator in COMPARISONS:
         raise TypeError(f"{label}: nothing is greater or less than None; {name}__ne=None asks for any value")
+    if operator == "contains" and name not in COLUMNS and collection.field(name).kind == "text":
+        if not isinstance(value, str):
+            raise TypeError(f"{label} wants str, got {type(value).__name__}")
+        operator = "includes"
     return Term(name, operator, _operand(name, label, value))
 
 

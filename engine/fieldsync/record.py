@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import codec
+from fieldsync import codec, texts
 from fieldsync._native import merge
 from fieldsync.errors import Corrupt, DecodeError
 
@@ -132,11 +132,24 @@ def widen(
 
 
 def read_all(dictionary: Dictionary, packed: bytes) -> dict[str, Any]:
-    """Every register and counter of a record by name. Corrupt where it is damaged."""
+    """Every field of a record by name, as far as its type is known. Corrupt where it is damaged."""
     try:
-        return codec.read_all(packed, dictionary.fields, dictionary.authors)
+        values = codec.read_all(packed, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
+    for name, value in values.items():
+        if type(value) is codec.Updates:
+            values[name] = texts.shown(value)
+    return values
+
+
+def updates(dictionary: Dictionary, packed: bytes) -> dict[int, codec.Updates]:
+    """The updates of the texts, lists and maps of a record, by field id. Corrupt where it is damaged."""
+    try:
+        (found,) = codec.updates([packed], dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+    return dict(found)
 
 
 def stamps(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[str, int, int, int, int]]]:
@@ -145,6 +158,13 @@ def stamps(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[str,
         return codec.stamps(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
+
+
+def writers(dictionary: Dictionary, packed: bytes) -> dict[str, tuple[bytes, int]]:
+    """Who wrote each field of an app's last, by stamp, and the time: name -> (author, time). Corrupt."""
+    (every,) = stamps(dictionary, [packed])
+    ordered = sorted((time, dictionary.author(author), seq, name) for name, _, author, seq, time in every)
+    return {name: (author, time) for time, author, _, name in ordered if not name.startswith("_")}
 
 
 def rivals(dictionary: Dictionary, records: list[bytes]) -> list[list[Rivals]]:

@@ -7,6 +7,7 @@
         hours: Counter = 0                      # adds up what devices counted apart
         tags: set[str]                          # elements that devices add and remove apart; empty at first
         phone: tuple[str, ...] = field(keep="all")  # concurrent values side by side, until one is set
+        notes: Text                             # that several write at once; List and Map likewise
 
 A read gives a frozen snapshot; a write transaction gives a draft, the same class, whose attributes can be set. Values
 pass the door of values.py. What other devices wrote is read as it is, whatever is declared here. A list or dict that is
@@ -36,7 +37,7 @@ from typing import (
     overload,
 )
 
-from fieldsync import clock, codec
+from fieldsync import clock, codec, edits, texts
 from fieldsync import record as record_cells
 from fieldsync.errors import SchemaError
 from fieldsync.limits import COLLECTION_NAME_BYTES_MAX, FIELD_NAME_BYTES_MAX
@@ -58,6 +59,15 @@ RESERVED = frozenset({"key", "scope", "collection", "as_dict", "stamps"})  # nam
 T = TypeVar("T")
 _COUNTER = "fieldsync.Counter"
 Counter: TypeAlias = Annotated[int | float, _COUNTER]
+_TEXT, _LIST, _MAP = "fieldsync.Text", "fieldsync.List", "fieldsync.Map"
+Text: TypeAlias = Annotated[Any, _TEXT]
+List: TypeAlias = Annotated[Any, _LIST]
+Map: TypeAlias = Annotated[Any, _MAP]
+_SHARED: Final[dict[str, tuple[Any, type, Check]]] = {
+    _TEXT: ("text", str, edits.TEXT),
+    _LIST: ("list", list, edits.LIST),
+    _MAP: ("map", dict, edits.MAP),
+}
 REQUIRED: Final[Any] = Ellipsis  # the default of a field that has none: no field can hold it
 
 
@@ -66,7 +76,7 @@ class Field(NamedTuple):
 
     collection: str
     name: str
-    kind: Literal["register", "counter", "set"]
+    kind: Literal["register", "counter", "set", "text", "list", "map"]
     type: type
     optional: bool
     default: Any  # REQUIRED if it has none
@@ -86,13 +96,20 @@ class Field(NamedTuple):
 
     @property
     def absent(self) -> Value:
-        """What is read where there is no cell: a counter 0, a set empty, a register its plain default or None."""
+        """What is read where there is no cell: 0; an empty set, text, list or map; a register's default or None."""
         if self.kind == "counter":
             return 0
         if self.kind == "set":
             return frozenset()
+        if self.is_shared:
+            return self.type()  # type: ignore[no-any-return]
         value: Value = None if self.default is REQUIRED else self.default
         return value
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a text, list or map that several write at once."""
+        return self.kind in ("text", "list", "map")
 
     def initial(self) -> Value:
         """The value at create when none is given; TypeError if one is required."""
@@ -104,7 +121,9 @@ class Field(NamedTuple):
         return value
 
     def shown(self, stored: Any) -> Any:
-        """What a record shows for what is read: a set of elements; of a register that keeps all, all, as a tuple."""
+        """What a record shows for what is read: a set; a text, list or map; of a register that keeps all, a tuple."""
+        if self.is_shared:
+            return texts.shown(stored) if isinstance(stored, codec.Updates) else self.type(stored)
         if self.kind == "set":
             return frozenset([element for element in stored if not isinstance(element, list | dict)])
         if self.keeps_all:
@@ -118,7 +137,8 @@ _NUMBER, _OPTIONAL = 6, 8
 
 def _kind_of(field: Field) -> int:
     """A field's type as codec.conforms knows it; 0, which no value is, where there is more to check."""
-    kind = _NUMBER if field.kind == "counter" else 0 if field.keeps_all else _KINDS.get(field.type, 0)
+    is_plain = not (field.keeps_all or field.is_shared)
+    kind = _NUMBER if field.kind == "counter" else _KINDS.get(field.type, 0) if is_plain else 0
     return kind | (_OPTIONAL if field.optional and kind else 0)
 
 
@@ -167,6 +187,7 @@ class Collection:
         "places",
         "record",
         "sets",
+        "shared",
         "signature",
         "special",
     )
@@ -182,7 +203,10 @@ class Collection:
         self.absent: Final = tuple(field.absent for field in self.fields)
         self.counters: Final = frozenset(field.name for field in self.fields if field.kind == "counter")
         # the places of fields that do not show just what is read
-        self.special: Final = tuple(i for i, one in enumerate(self.fields) if one.kind == "set" or one.keeps_all)
+        self.special: Final = tuple(
+            i for i, one in enumerate(self.fields) if one.kind == "set" or one.keeps_all or one.is_shared
+        )
+        self.shared: Final = tuple(field for field in self.fields if field.is_shared)
         self.sets: Final = tuple(field.name for field in self.fields if field.kind == "set")
         self._fields: Final = {field.name: field for field in self.fields}
         self._kinds: Final = bytes(map(_kind_of, self.fields))
@@ -307,6 +331,9 @@ def _declared(collection: str, name: str, annotation: Any, default: Any) -> Fiel
         raise SchemaError(f'{label}: keep is "latest" or "all", not {options.keep!r}')
     if get_origin(annotation) is Annotated and _COUNTER in get_args(annotation):
         field = Field(collection, name, "counter", float, False, 0, None, options.indexed, check_number)
+    elif get_origin(annotation) is Annotated and (known := _SHARED.keys() & set(map(str, get_args(annotation)[1:]))):
+        shared, shown, check = _SHARED[known.pop()]
+        field = Field(collection, name, shared, shown, False, REQUIRED, shown, options.indexed, check)
     elif (get_origin(annotation) or annotation) in (set, frozenset):
         _, _, item = _compiled((get_args(annotation) or (Any,))[0], label)
         check = elements(item)
@@ -320,6 +347,8 @@ def _declared(collection: str, name: str, annotation: Any, default: Any) -> Fiel
         if options.default is not REQUIRED:
             raise SchemaError(f"{label}: give default or default_factory, not both")
         return field._replace(default_factory=options.default_factory)
+    if field.is_shared and options.default is not REQUIRED:
+        field = field._replace(default_factory=None)
     if options.default is REQUIRED:
         return field._replace(default=None) if field.optional else field
     if field.keeps_all and options.default == ():
@@ -394,14 +423,8 @@ class BaseRecord:
         cells = getattr(self, "_cells", None)
         if cells is None:
             raise TypeError("stamps are of records that were read: db[...].get(...).stamps()")
-        dictionary, packed = cells
-        (every,) = record_cells.stamps(dictionary, [packed])
-        latest = {name: (time, author) for time, author, name in sorted((t, a, n) for n, _, a, _, t in every)}
-        return {
-            name: Stamp(dictionary.author(author).hex(), clock.to_datetime(time))
-            for name, (time, author) in sorted(latest.items())
-            if not name.startswith("_")
-        }
+        writers = record_cells.writers(*cells)
+        return {name: Stamp(author.hex(), clock.to_datetime(time)) for name, (author, time) in sorted(writers.items())}
 
     def as_dict(self) -> dict[str, Any]:
         """A new dict of key, scope and the fields."""

@@ -114,6 +114,7 @@ class Forward(NamedTuple):
     collection: int
     key: str
     totals: bytes  # of its counters at that moment (carrying.py)
+    edited: bytes  # its registers that were written since its creation (carrying.py)
     wall_ms: int
 
 
@@ -122,6 +123,7 @@ class Late(NamedTuple):
 
     scope: int
     incarnation: Incarnation
+    item: bytes = b""  # of a removal: what it had seen
 
 
 class CollectionRow(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fieldsync import changes, clock
+from fieldsync import changes, clock, codec, texts
 from fieldsync.apply import Arrival, NewRecords, Touched, land, land_new
 from fieldsync.changes import GROUPED, REMOVING, Chunk, TakenChange
 from fieldsync.context import Context
@@ -40,6 +40,8 @@ def take(
     writer.field_ids(received.fields)
     decoded = changes.decode(writer.dictionary, received)
     _check(decoded)
+    if any(kind in texts.KINDS for _, kind in received.fields):
+        _check_texts(writer, decoded)
     taken = _unknown(writer, decoded, declared | writer.context(scope.id))
     if any(change.author == scope.author and change.seq > scope.seq for change in taken):
         scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
@@ -127,6 +129,14 @@ def _check(taken: list[TakenChange]) -> None:
             name = piece[3]
             if name is not None and not 0 < len(name[1].encode()) <= KEY_BYTES_MAX:
                 raise DecodeError(f"a key has 1 to {KEY_BYTES_MAX} bytes")
+
+
+def _check_texts(writer: Writer, taken: list[TakenChange]) -> None:
+    """No update that this version cannot read gets in: it would stay for ever."""
+    pieces = [piece[4] for change in taken for piece in change.pieces]
+    for found in codec.updates(pieces, writer.dictionary.fields, writer.dictionary.authors):
+        for _, updates in found:
+            texts.check(updates)
 
 
 def _arrival(writer: Writer, change: TakenChange, provisional: set[tuple[bytes, int]]) -> Arrival:

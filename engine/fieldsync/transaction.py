@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import clock, codec, record
+from fieldsync import clock, codec, record, texts
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
     Elements = AbstractSet[Any]
 
-KINDS = {"register": int(Kind.REGISTER), "counter": int(Kind.COUNTER), "set": int(Kind.SET)}
+KINDS = {
+    name: int(Kind[name.upper()])  # as fields are declared
+    for name in ("register", "counter", "set", "text", "list", "map")
+}
 
 
 class Creation(NamedTuple):
@@ -59,6 +62,7 @@ class Pending:
     creates: bool = False
     fields: dict[tuple[str, int], Any] = field(default_factory=dict)  # (name, kind) -> value, or amount of a counter
     elements: dict[tuple[str, int], tuple[Elements, Elements]] = field(default_factory=dict)  # that come, that go
+    splices: dict[tuple[str, int], list[texts.Splice]] = field(default_factory=dict)  # edits of texts, lists and maps
 
     def as_creation(self) -> Creation:
         """The same, where all that is pending is a new record."""
@@ -68,7 +72,7 @@ class Pending:
     @property
     def written(self) -> dict[tuple[str, int], Any]:
         """What a new record begins with."""
-        return self.fields | {pair: come for pair, (come, _) in self.elements.items() if come}
+        return self.fields | {pair: come for pair, (come, _) in self.elements.items() if come} | self.splices
 
     @property
     def writes(self) -> bool:
@@ -108,6 +112,7 @@ class LocalChange:
         self.pending: dict[tuple[int, str], Pending] = {}
         self.dismissed: list[OrphanRow] = []  # cells without their record, to be removed
         self.dots = Context()  # of the changes that landed
+        self._room = 0  # bytes for texts written anew
 
     def at(self, collection: int, collection_name: str, key: str, row: Row | None = None) -> Pending:
         """What is pending for a key; begun with what the store holds there, which is looked up if it is not given."""
@@ -141,7 +146,8 @@ class LocalChange:
         shapes = {
             fields: tuple(self.writer.field_ids(fields)) for fields in dict.fromkeys(one.fields for one in creations)
         }
-        rows = [(n, shapes[one.fields], _packable(one.fields, one.values)) for n, one in enumerate(creations)]
+        client = self._client(dot)
+        rows = [(n, shapes[one.fields], _packable(one.fields, one.values, client)) for n, one in enumerate(creations)]
         pieces = record.create(self.writer.dictionary, *dot, time, rows)
         _check_size(sum(map(len, pieces)) + sum(len(one.key) for one in creations))
         parts = len(creations) + sum(_cells(one.fields, one.values) for one in creations)
@@ -226,8 +232,9 @@ class LocalChange:
         ids = dict(zip(names, self.writer.field_ids(names), strict=True))
         creating = [pending for pending in writing if pending.creates]
         created = [pending.as_creation() for pending in creating]
+        client = self._client(dot)
         rows = [
-            (n, tuple([ids[pair] for pair in one.fields]), _packable(one.fields, one.values))
+            (n, tuple([ids[pair] for pair in one.fields]), _packable(one.fields, one.values, client))
             for n, one in enumerate(created)
         ]
         dictionary = self.writer.dictionary
@@ -240,7 +247,8 @@ class LocalChange:
         parts = len(created) + sum(_cells(one.fields, one.values) for one in created)
         incarnations = len(creating)
         updating = [pending for pending in writing if not pending.creates]
-        items = [_write_item(pending, ids) for pending in updating]
+        self._room = CHANGE_BYTES_MAX // 2
+        items = [_write_item(pending, ids, self._sides(pending, ids, client)) for pending in updating]
         for pending, (piece, touched, cells) in zip(updating, record.write(dictionary, *dot, time, items), strict=True):
             _target(targets, pending).pieces += (piece,)
             size += len(piece)
@@ -250,8 +258,31 @@ class LocalChange:
         _check_size(size)
         return Arrival(dot, time, flags, parts, [])
 
+    def _sides(self, pending: Pending, ids: dict[tuple[str, int], int], client: int) -> tuple[record.Side, ...]:
+        """The cells of edited texts, lists and maps: their edits, or all anew in the place of what is known."""
+        if not pending.splices:
+            return ()
+        assert pending.row is not None
+        held = record.updates(self.writer.dictionary, pending.row.packed)
+        sides: list[record.Side] = []
+        for pair, splices in pending.splices.items():
+            updates = held.get(ids[pair]) or codec.Updates()
+            updates.kind = pair[1]
+            value, limits = texts.compose(updates, splices, client, self._contiguous, self._room)
+            self._room -= len(value) if limits is not None else 0
+            sides.append((ids[pair], b"", value, limits is not None, limits))
+        return tuple(sides)
 
-def _write_item(pending: Pending, ids: dict[tuple[str, int], int]) -> record.WriteItem:
+    def _contiguous(self) -> texts.Limits:
+        """Up to which of each author's changes all are known here."""
+        known = self.writer.dictionary.numbered(self.writer.context(self.scope.id))
+        return {author: high for author, low, high in known if low == 1}
+
+    def _client(self, dot: Dot) -> int:
+        return texts.client_of(self.writer.dictionary.author(dot[0]), dot[1])
+
+
+def _write_item(pending: Pending, ids: dict[tuple[str, int], int], shared: tuple[record.Side, ...]) -> record.WriteItem:
     """An update as the kernel takes it."""
     assert pending.row is not None
     registers = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.REGISTER)
@@ -262,7 +293,7 @@ def _write_item(pending: Pending, ids: dict[tuple[str, int], int]) -> record.Wri
         for pair, (come, _) in pending.elements.items()
         for element in come
     )
-    return pending.row.packed, registers, increments, sides
+    return pending.row.packed, registers, increments, sides + shared
 
 
 def _late_target(writer: Writer, orphan: OrphanRow) -> Target:
@@ -290,15 +321,24 @@ def _sets(fields: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
     return tuple(place for place, (_, kind) in enumerate(fields) if kind == Kind.SET)
 
 
-def _packable(fields: tuple[tuple[str, int], ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Values of a new record as the kernel takes them: a set as what its elements are encoded as."""
-    places = _sets(fields)
-    if not places:
+@lru_cache(maxsize=1024)
+def _shared(fields: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
+    """The places of texts, lists and maps among fields."""
+    return tuple(place for place, (_, kind) in enumerate(fields) if kind in texts.KINDS)
+
+
+def _packable(fields: tuple[tuple[str, int], ...], values: tuple[Any, ...], client: int) -> tuple[Any, ...]:
+    """Values of a new record as the kernel takes them: a set as its elements encoded, a text as its first update."""
+    places, shared = _sets(fields), _shared(fields)
+    if not places and not shared:
         return values
     packable = list(values)
     for place in places:
         if values[place] is not ...:
             packable[place] = tuple(map(codec.encode, values[place]))
+    for place in shared:
+        if values[place] is not ...:
+            packable[place] = texts.begin(fields[place][1], values[place], client)
     return tuple(packable)
 
 

@@ -127,15 +127,19 @@ class Transaction:
             fields = dict(zip(_as_registers(tuple(changes)), changes.values(), strict=True))
             fields |= {(name, KINDS["counter"]): amount for name, amount in draft.increments().items()}
             elements = {(name, KINDS["set"]): change for name, change in draft.elements().items()}
+            splices = {} if draft in self._created else draft.splices()
+            if draft in self._created:
+                fields |= draft.began_with()
             if draft in self._wishes:
                 fields[WISH] = self._wishes[draft]
-            if fields or elements:
+            if fields or elements or splices:
                 pending = self._created.get(draft)
                 if pending is None:
                     place = draft.collection, draft.record.scope, draft.record.key
                     pending = self._pending(*place, self._found[draft])
                 pending.fields = fields
                 pending.elements.update(elements)
+                pending.splices.update(splices)
 
     def close(self) -> None:
         """Refuse further use."""

@@ -23,6 +23,7 @@ from tests.simulation.stage import Outcome, nothing_to_mend
 from tests.simulation.traffic import Traffic
 
 from fieldsync import bundle, exchange, giving, leaving, parting
+from fieldsync.context import Context
 from fieldsync.memory import join
 
 if TYPE_CHECKING:
@@ -97,6 +98,26 @@ def run(seed: int) -> Outcome:
     return outcome
 
 
+def conflicts_of(device: Device, scope: str) -> tuple[set[Any], set[Any]]:
+    """What a device's ledger says of a scope, but for which of it is its own."""
+    database = device.database
+    claims = {
+        (
+            one.collection,
+            one.key,
+            one.field,
+            tuple((claim.author, claim.when, repr(claim.value)) for claim in one.claims),
+        )
+        for one in database.conflicts(scope=scope)
+    }
+    late = {
+        (edit.incarnation, name, claim.author, claim.when, repr(claim.value))
+        for edit in database.late_edits(scope=scope)
+        for name, claim in edit.values.items()
+    }
+    return claims, late
+
+
 class Schedule(Traffic, Disasters):
     """One run."""
 
@@ -132,7 +153,7 @@ class Schedule(Traffic, Disasters):
                 self.check_pairs()
                 self.ledger.check()
         while self.links:
-            self.drop(self.links[0])
+            self.step(lambda: self.drop(self.links[0]))
         for device in self.devices:
             device.store.be_sound()
         while self.ledger.escrows:
@@ -243,12 +264,14 @@ class Schedule(Traffic, Disasters):
             held = reader.scope(scope)
             assert held is not None
             # what is provisional goes too, but who takes it in need not account for it
-            dots = frozenset(cells.dots_of(leaving.pending(reader, held) & reader.context(held.id)))
+            context = reader.context(held.id)
+            dots = frozenset(cells.dots_of(leaving.pending(reader, held) & context))
+            base = frozenset(cells.dots_of(Context(held.delivered) & context))
         try:
             device.database.leave(scope, escrow=path)
         finally:
             if scope not in device.scopes():
-                self.ledger.escrows.append(Escrow(scope, dots, path.read_bytes()))
+                self.ledger.escrows.append(Escrow(scope, dots, base, path.read_bytes()))
 
     def read_escrow(self, _: Device) -> None:
         """A hub takes an escrow in; where there is none any more, anybody does."""
@@ -326,6 +349,8 @@ class Schedule(Traffic, Disasters):
                 raise Violation(f"{scope}: {first.name} and {device.name} hold other cells after syncing")
             names = [{(*row.record, row.name) for row in some if row.is_orphan} for some in (rows, first_rows)]
             self.outcome.stats["names of orphans differ"] |= names[0] != names[1]
+            if conflicts_of(device, scope) != conflicts_of(first, scope):
+                raise Violation(f"{scope}: {first.name} and {device.name} have other conflicts in their ledgers")
             if left := device.provisional(scope) - self.ledger.lost[scope]:
                 raise Violation(f"{scope}: {device.name} still holds {sorted(left)[:3]} provisionally")
             with device.store.reading() as reader:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from fieldsync.store import Incarnation
 
-COLUMNS = "author, seq, n, target, heir_author, heir_seq, heir_n, collection, key, totals, wall_ms"
+COLUMNS = "author, seq, n, target, heir_author, heir_seq, heir_n, collection, key, totals, edited, wall_ms"
 
 
 class ForwardsReader:
@@ -51,7 +51,9 @@ class ForwardsWriter(ForwardsReader):
 
     def note_removed(self, scope: int, removals: Iterable[tuple[int, int, int, bytes]]) -> None:
         """Removals came."""
-        self._killed += [Late(scope, removal[:3]) for removal in removals if removal[3][:1] and removal[3][0] & KILLS]
+        self._killed += [
+            Late(scope, removal[:3], removal[3]) for removal in removals if removal[3][:1] and removal[3][0] & KILLS
+        ]
 
     def take_late(self) -> tuple[list[Late], list[Late]]:
         """Cells without their incarnation, and removed incarnations, of this transaction since the last call."""
@@ -62,7 +64,7 @@ class ForwardsWriter(ForwardsReader):
     def put_forwards(self, scope: int, forwards: Iterable[Forward]) -> None:
         """Remember where incarnations went, in place of what was known of them."""
         rows = [(scope, *forward.incarnation, forward.target, *forward.heir, *forward[3:]) for forward in forwards]
-        self._db.executemany(f"INSERT OR REPLACE INTO fs_forward VALUES(?{', ?' * 11})", rows)
+        self._db.executemany(f"INSERT OR REPLACE INTO fs_forward VALUES(?{', ?' * 12})", rows)
 
     def drop_forward(self, scope: int, incarnation: Incarnation) -> None:
         """Forget where an incarnation went."""

@@ -49,7 +49,8 @@ CREATE TABLE fs_trash(
 CREATE TABLE fs_forward(
     scope INTEGER, author INTEGER, seq INTEGER, n INTEGER, target TEXT NOT NULL, heir_author INTEGER NOT NULL,
     heir_seq INTEGER NOT NULL, heir_n INTEGER NOT NULL, collection INTEGER NOT NULL, key TEXT NOT NULL,
-    totals BLOB NOT NULL, wall_ms INTEGER NOT NULL, PRIMARY KEY(scope, author, seq, n)) WITHOUT ROWID;
+    totals BLOB NOT NULL, edited BLOB NOT NULL, wall_ms INTEGER NOT NULL,
+    PRIMARY KEY(scope, author, seq, n)) WITHOUT ROWID;
 CREATE INDEX fs_forward_key ON fs_forward(scope, collection, key);
 CREATE TABLE fs_orphan(
     id INTEGER PRIMARY KEY, scope INTEGER NOT NULL, author INTEGER NOT NULL, seq INTEGER NOT NULL, n INTEGER NOT NULL,
