@@ -475,7 +475,7 @@ def test_a_lie_that_nothing_lives_takes_only_what_was_compared_and_leaves_it_in_
     asked.close()
 
 
-@pytest.mark.parametrize("seed", range(max(1, SEEDS // 100)))
+@pytest.mark.parametrize("seed", range(max(1, SEEDS // 1000)))
 def test_a_hostile_frame_about_existence_is_refused_whole_or_taken_whole(trimmed, tmp_path, monkeypatch, seed):
     """Of a sketch that gives way to ranges, so that there is a frame of each type."""
     monkeypatch.setattr(reconcile, "SKETCH_SYMBOLS_MAX", 2)
@@ -491,7 +491,7 @@ def test_a_hostile_frame_about_existence_is_refused_whole_or_taken_whole(trimmed
 # Mending --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(max(1, SEEDS // 100)))
+@pytest.mark.parametrize("seed", range(max(1, SEEDS // 1000)))
 def test_a_hostile_frame_of_a_scope_that_is_mended_is_refused_whole_or_taken_whole(files, tmp_path, seed):
     """One side has other values, the other lacks a record; from where both have settled on."""
     damaged = tmp_path / "damaged"

@@ -318,6 +318,28 @@ def test_a_cell_under_the_dot_of_a_removal_is_the_one_that_is_damaged(tmp_path):
             assert [change.seq for change in reader.removing(scope.id)] == [2]
 
 
+def test_a_cell_under_another_dot_is_damaged_though_its_change_lives_in_the_record_too(tmp_path):
+    """A write goes to each incarnation of a key; in one of them it is under the dot of an earlier one now."""
+    with open_plain(tmp_path / "a.db") as a, open_plain(tmp_path / "b.db") as b:
+        for one in (a, b):
+            with one.write() as tx:
+                tx.create("notes", scope="s", key="k", text="first")
+        a.sync(b)
+        for text in ("second", "third"):
+            with a.write() as tx:
+                tx.update("notes", "k", text=text)
+        path, author = Path(a.path), a["notes"].get("k").stamps()["text"].author
+    with apsw.Connection(str(path)) as file:
+        (number,) = file.execute("SELECT id FROM fs_author WHERE name=?", (bytes.fromhex(author),)).fetchone()
+        (packed,) = file.execute("SELECT _cells FROM fs_record_2").fetchone()
+        damaged = packed.replace(bytes([1, number, 3]), bytes([1, number, 2]), 1)  # one stamp: the author, seq 3
+        assert damaged != packed
+        file.execute("UPDATE fs_record_2 SET _cells=?", (damaged,))
+    with open_plain(path) as a:
+        assert a.verify(repair=True).fetching == {"s": 1}
+        assert audit(a.replica.store) == []
+
+
 def test_what_an_unreadable_page_holds_is_reported(pair):
     a, _ = pair
     a.replica.store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -271,7 +271,7 @@ class Examiner:
 
     def _judge_places(self) -> None:
         """Rows that, by the index, lack cells of one change and have too many of another: their names are damaged."""
-        self._lose_rows(self._unknown & self._lacking | self._surplus & self._short)
+        self._lose_rows(self._unknown & self._lacking | (self._unknown | self._surplus) & self._short)
 
     def _without_impostors(self, one: Indexed) -> Indexed:
         """A change of removals has no cells: where log and index agree on it, they are those of a damaged record."""
