@@ -162,3 +162,20 @@ def check_usable(replica: Replica, scope: str = "old") -> None:
     assert audit(replica.store) == []
     with Database(replica).write() as tx:
         tx.create("notes", scope=scope, key="after", text="still here")
+
+
+def meet(hub, *devices):
+    """Each device syncs with the hub, twice, so that all hold the same."""
+    for device in devices * 2:
+        device.sync(hub)
+
+
+def met(hub, devices, scope):
+    """For a fixture: a hub and devices that hold the hub's scope, sound to the end, and closed then."""
+    for device in devices:
+        device.enter(scope)
+    meet(hub, *devices)
+    yield hub, *devices
+    for database in (hub, *devices):
+        assert database.verify().faults == []
+        database.close()

@@ -5,7 +5,7 @@ import datetime as dt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.talking import open_replica
+from tests.talking import meet, met, open_replica
 
 import fieldsync as fs
 from fieldsync.database import Database
@@ -28,18 +28,7 @@ def fleet(tmp_path):
     with hub.write() as tx:
         for key in ("o-1", "o-2"):
             tx.create(Order, scope=SCOPE, key=key)
-    for device in devices:
-        device.enter(SCOPE)
-    meet(hub, *devices)
-    yield hub, *devices
-    for database in (hub, *devices):
-        assert database.verify().faults == []
-        database.close()
-
-
-def meet(hub, *devices):
-    for device in devices * 2:
-        device.sync(hub)
+    yield from met(hub, devices, SCOPE)
 
 
 def write(database, key, **values):

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.talking import meet, met
 
 import fieldsync as fs
 from fieldsync.errors import SchemaError
@@ -23,18 +24,7 @@ def fleet(tmp_path):
     devices = [fs.open(tmp_path / f"{name}.db", Customer, durability="fast") for name in "ab"]
     with hub.write() as tx:
         tx.create(Customer, scope=SCOPE, key="c", tags={"old", "vip"}, phones="1")
-    for device in devices:
-        device.enter(SCOPE)
-    meet(hub, *devices)
-    yield hub, *devices
-    for database in (hub, *devices):
-        assert database.verify().faults == []
-        database.close()
-
-
-def meet(hub, *devices):
-    for device in devices * 2:
-        device.sync(hub)
+    yield from met(hub, devices, SCOPE)
 
 
 def get(database):

@@ -10,6 +10,7 @@ import pycrdt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.talking import meet, met
 
 import fieldsync as fs
 from fieldsync import codec, record, texts
@@ -38,18 +39,7 @@ def fleet(tmp_path):
     hub, *devices = opened(tmp_path, "hub", "a", "b")
     with hub.write() as tx:
         tx.create(Note, scope=SCOPE, key="n", body="one two", steps=["x"], facts={"k": 1})
-    for device in devices:
-        device.enter(SCOPE)
-    meet(hub, *devices)
-    yield hub, *devices
-    for database in (hub, *devices):
-        assert database.verify().faults == []
-        database.close()
-
-
-def meet(hub, *devices):
-    for device in devices * 2:
-        device.sync(hub)
+    yield from met(hub, devices, SCOPE)
 
 
 def get(database, key="n"):

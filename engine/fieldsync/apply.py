@@ -34,6 +34,15 @@ class Target:
         return self.created.get(dot, -1) if self.created else -1
 
 
+def of_orphan(orphan: OrphanRow, names: dict[int, str], removals: Iterable[Removal]) -> Target:
+    """Removals of cells without their existence cell, under the record's name where that is known."""
+    target = Target(orphans=(orphan,), removals=tuple(removals))
+    if orphan.collection != HEADLESS and orphan.key is not None:
+        target.collection, target.key = orphan.collection, orphan.key
+        target.collection_name = names[orphan.collection]
+    return target
+
+
 @dataclass(slots=True)
 class Arrival:
     """A change to be entered in the index."""

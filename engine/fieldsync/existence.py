@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync import reconcile
 from fieldsync._native import existence as _kernel
-from fieldsync.apply import Target, Touched, land
+from fieldsync.apply import Target, Touched, land, of_orphan
 from fieldsync.errors import ProtocolError
 from fieldsync.limits import RANGE_ROUNDS_MAX, SKETCH_SYMBOLS_MAX
-from fieldsync.store import HEADLESS, TrashRow
+from fieldsync.store import TrashRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,10 +205,7 @@ def _gone_orphans(writer: Writer, scope: Scope, taker: Known) -> Iterator[Target
     for orphans in writer.all_orphans(scope.id):
         for orphan, removals in zip(orphans, _gone(writer, taker, [one.packed for one in orphans]), strict=True):
             if removals:
-                known = orphan.collection != HEADLESS and orphan.key is not None
-                name = names[orphan.collection] if known else ""
-                key = orphan.key if known else None
-                yield Target(orphan.collection if known else HEADLESS, name, key, None, (orphan,), removals=removals)
+                yield of_orphan(orphan, names, removals)
 
 
 def _gone(writer: Writer, taker: Known, packed: list[bytes]) -> list[tuple[tuple[int, int, int, bytes], ...]]:

@@ -17,7 +17,6 @@ from fieldsync.apply import Arrival, Target
 from fieldsync.carrying import News
 from fieldsync.changes import REMOVING
 from fieldsync.limits import DOT_BYTES_MAX, MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
-from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange
 from fieldsync.types import Kind
 
@@ -279,15 +278,10 @@ class _Follower:
 
     def _dismiss(self, source: str, orphans: list[OrphanRow]) -> News:
         """Remove what was written again elsewhere, cell by cell."""
-        targets = []
+        change = LocalChange(self._writer, self._writer.enter(source, ready=True))
         for orphan in orphans:
-            removals = tuple(record.removals(self._writer.dictionary, orphan.packed))
-            target = Target(orphans=(orphan,), removals=removals)
-            if orphan.collection != HEADLESS and orphan.key is not None:
-                target.collection, target.key = orphan.collection, orphan.key
-                target.collection_name = self._names[orphan.collection]
-            targets.append(target)
-        return self._land_removals(source, targets)
+            change.dismiss(orphan)
+        return News(source, change.land(self._wall_ms, self._mint), change.dots)
 
 
 def _weight_of_removals(target: Target) -> int:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import clock, codec, record, texts
-from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new
+from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new, of_orphan
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded
@@ -19,7 +19,6 @@ from fieldsync.limits import (
     KEY_BYTES_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
-from fieldsync.store import HEADLESS
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:
@@ -174,7 +173,9 @@ class LocalChange:
         time = scope.time
         targets: dict[tuple[int, str], Target] = {}
         arrivals = []
-        late = [_late_target(self.writer, orphan) for orphan in self.dismissed]
+        names = {row.id: row.name for row in self.writer.collections()} if self.dismissed else {}
+        dictionary = self.writer.dictionary
+        late = [of_orphan(orphan, names, record.removals(dictionary, orphan.packed)) for orphan in self.dismissed]
         if removing or late:
             scope = scope._replace(seq=scope.seq + 1)
             arrivals.append(self._remove(removing, late, targets, (scope.author, scope.seq), time))
@@ -294,15 +295,6 @@ def _write_item(pending: Pending, ids: dict[tuple[str, int], int], shared: tuple
         for element in come
     )
     return pending.row.packed, registers, increments, sides + shared
-
-
-def _late_target(writer: Writer, orphan: OrphanRow) -> Target:
-    """The removal of cells without their record, cell by cell."""
-    target = Target(orphans=(orphan,), removals=tuple(record.removals(writer.dictionary, orphan.packed)))
-    if orphan.collection != HEADLESS and orphan.key is not None:
-        target.collection, target.key = orphan.collection, orphan.key
-        target.collection_name = next(row.name for row in writer.collections() if row.id == orphan.collection)
-    return target
 
 
 def _removals(writer: Writer, pending: Pending) -> list[Removal]:
