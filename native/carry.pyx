@@ -1,19 +1,20 @@
 """Carrying the cells of a record over to another incarnation: where it moved to, or moved to before they came.
 
 Of each address the topmost cell goes; cells that live side by side at one address go one a change, since a change has
-one cell at an address. Counters stay: their totals belong to authors, so whoever carries adds their differences.
+one cell at an address, unless all of them are given as one. Counters stay: their totals belong to authors, so whoever
+carries adds their differences.
 
 Of a record that moves, what it was created with goes into the change that creates it anew, and is replaced by all that
 comes later, as it was before. What was edited since goes into the next change, with its own times, so that what comes
 later is concurrent with it, unless it had seen it: then the cell that is written says what it sees there.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memcmp
 
-from bytes cimport TAG_NONE, Writer, write_varint, writer_free
+from bytes cimport TAG_NONE, Reader, Writer, read_varint, reader_of, write_varint, writer_free
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Fields, Incarnation, Record, Stamp, add_cell, add_incarnation,
     author_count, fields_of, order_addresses, order_stamps, pack_incarnation, parse_record, record_free, same_dot,
@@ -164,7 +165,15 @@ cdef int note_edited(Work *work, size_t start, size_t end) except -1:
     return 0
 
 
-cdef int deal_moved(Work *work, Stamp dot, Stamp name, uint64_t n) except -1:
+cdef int put_whole(Work *work, const Cell *cell, bytes value, Stamp dot, Stamp name, uint64_t n) except -1:
+    """Write all of an address as one cell of the change that creates the record."""
+    cdef Cell *slot = put(incarnation_at(&work.after, 0, name, n), cell, Stamp(dot.author, dot.seq, name.time))
+    slot.value = <const uint8_t *>PyBytes_AS_STRING(value)
+    slot.value_size = <size_t>PyBytes_GET_SIZE(value)
+    return 0
+
+
+cdef int deal_moved(Work *work, Stamp dot, Stamp name, uint64_t n, dict wholes) except -1:
     """Deal the cells out to the change that creates a record, which is to be there, and those that follow it."""
     cdef Entries *entries = &work.entries
     cdef size_t start = 0
@@ -172,6 +181,10 @@ cdef int deal_moved(Work *work, Stamp dot, Stamp name, uint64_t n) except -1:
     cdef const Entry *entry
     while start < entries.count:
         end = run_of(entries, start)
+        if wholes and is_beside(entries.at[start].cell) and entries.at[start].cell.field in wholes:
+            put_whole(work, entries.at[start].cell, wholes[entries.at[start].cell.field], dot, name, n)
+            start = end
+            continue
         for i in range(start if is_beside(entries.at[start].cell) else end - 1, end):
             entry = &entries.at[i]
             place = i - start if is_beside(entry.cell) else 0
@@ -271,21 +284,23 @@ def move(list items not None, uint64_t author, uint64_t seq, uint64_t without, b
          bytes authors not None):
     """Records as change `seq` creates them anew: (the pieces of it and of those that follow, what was edited) each.
 
-    Items are (packed record, incarnation (author id, seq, n), its time); cells of the field `without` stay. A piece is
-    (packed, cells, lowest time). What was edited are cells without values: (incarnation, packed).
+    Items are (packed record, incarnation (author id, seq, n), its time, wholes); cells of the field `without` stay.
+    wholes: the value's bytes of the one cell that goes in place of all side by side, by field id. A piece is (packed,
+    cells, lowest time). What was edited are cells without values: (incarnation, packed).
     """
     cdef Work work = work_of(fields)
     cdef Stamp name
     cdef uint64_t n
     cdef bytes old
+    cdef dict wholes
     cdef list out = []
     if author >= author_count(authors):
         raise ValueError("an author that the dictionary does not hold")
     try:
-        for old, (name.author, name.seq, n), name.time in items:
+        for old, (name.author, name.seq, n), name.time, wholes in items:
             gather(&work, old, without, authors)
             incarnation_at(&work.after, 0, name, n).alive = True
-            deal_moved(&work, Stamp(author, seq, 0), name, n)
+            deal_moved(&work, Stamp(author, seq, 0), name, n, wholes)
             out.append((pieces_of(&work), edited_of(&work)))
         return out
     finally:
@@ -343,7 +358,7 @@ def stripped(bytes packed not None, bytes value not None, bytes fields not None,
 def registers(bytes packed not None, bytes fields not None, bytes authors not None):
     """The registers of a packed record, which neither live side by side nor are an author's own.
 
-    (field id, sub, (author id, seq), value's bytes) each.
+    (field id, sub, (author id, seq), value's bytes, what it names as seen: (author id, seq) each) each.
     """
     cdef Fields f = fields_of(fields)
     cdef Record record = Record(NULL, 0, 0)
@@ -357,10 +372,23 @@ def registers(bytes packed not None, bytes fields not None, bytes authors not No
                 cell = &record.incarnations[i].cells[j]
                 if not cell.kind & (SIDE_BY_SIDE | PER_AUTHOR):
                     found.append((cell.field, <bytes>cell.sub[:cell.sub_size], (cell.stamp.author, cell.stamp.seq),
-                                  <bytes>cell.value[:cell.value_size]))
+                                  <bytes>cell.value[:cell.value_size], seen_of(cell)))
         return found
     finally:
         record_free(&record)
+
+
+cdef tuple seen_of(const Cell *cell):
+    """What a cell names as seen."""
+    cdef Reader r
+    cdef uint64_t _, author
+    cdef list found = []
+    if cell.seen_size:
+        r = reader_of(cell.seen, cell.seen_size)
+        for _ in range(read_varint(&r)):
+            author = read_varint(&r)
+            found.append((author, read_varint(&r)))
+    return tuple(found)
 
 
 def totals(list records not None, bytes fields not None, bytes authors not None):

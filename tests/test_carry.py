@@ -26,6 +26,7 @@ from fieldsync._native import carry, merge
 
 AUTHOR_BYTES, FIELD_BYTES = NUMBERS.author_bytes, NUMBERS.field_bytes
 HEIR = Name(AUTHORS[2], 70, 3)
+TEXT_NUMBER = FIELDS.index(("notes", model.TEXT)) + 1
 PRICE, TEXT = Address("price", model.REGISTER), Address("notes", model.TEXT)
 WITHOUT = 2  # status
 chances = st.integers(0, 2**32).map(random.Random)
@@ -46,7 +47,7 @@ def run(numbers, record, born, seq=70, without=WITHOUT):
     expected, edited = model.move(record, HEIR, born, (HEIR.author, seq), pair)
     author = numbers.authors.index(HEIR.author)
     field = numbers.fields.index(pair) if pair else 0
-    item = numbers.pack(record), numbers.number(HEIR), born
+    item = numbers.pack(record), numbers.number(HEIR), born, {}
     ((pieces, since),) = carry.move([item], author, seq, field, numbers.field_bytes, numbers.author_bytes)
     assert pieces == [(numbers.pack(piece), len(model.live_dots(piece)), lowest(piece)) for piece in expected]
     assert dict(since) == {numbers.number(name): numbers.pack({name: inc}) for name, inc in edited.items()}
@@ -188,6 +189,28 @@ def test_each_update_of_a_text_takes_a_change_of_its_own_and_a_set_takes_one():
     assert sorted(cell.stamp.seq for cell in written) == list(range(70, 110))
 
 
+@given(histories, st.integers(0, 3), times, st.sampled_from(VALUES))
+def test_what_goes_as_one_is_as_if_there_were_one(history, at, born, value):
+    """In place of all that lives side by side at an address comes one cell, with the creation."""
+    record = history.replicas[at].record
+    beside = {cell.address for _, inc in record.items() for cell in inc.cells if cell.address.kind == model.TEXT}
+    one = {Cell(address, Stamp(1, AUTHORS[0], 1), value) for address in beside}
+    first = min(record, default=None)
+    others = {name: {cell for cell in inc.cells if cell.address not in beside} for name, inc in record.items()}
+    merged = {
+        name: Incarnation(inc.time, frozenset(others[name] | one if name == first else others[name]))
+        for name, inc in record.items()
+    }
+    for numbers in (NUMBERS, OTHER_NUMBERS):
+        expected, _, edited = run(numbers, merged, born)
+        wholes = {numbers.address(address)[0]: value for address in beside}
+        item = numbers.pack(record), numbers.number(HEIR), born, wholes
+        arguments = numbers.authors.index(HEIR.author), 70, numbers.fields.index(FIELDS[WITHOUT - 1])
+        ((pieces, since),) = carry.move([item], *arguments, numbers.field_bytes, numbers.author_bytes)
+        assert pieces == expected
+        assert dict(since) == {numbers.number(name): numbers.pack({name: inc}) for name, inc in edited.items()}
+
+
 def test_what_was_created_and_what_was_edited_go_apart():
     """And a record of several incarnations goes as edited: what one was created with the others never saw."""
     name, other = Name(AUTHORS[0], 1, 0), Name(AUTHORS[1], 1, 0)
@@ -244,7 +267,7 @@ def test_nothing_in_nothing_out():
     names = FIELD_BYTES, AUTHOR_BYTES
     assert carry.move([], 1, 1, 0, *names) == []
     assert carry.follow([(b"", (1, 1, 0), {})], 1, 1, *names) == [[]]
-    (((piece,), edited),) = carry.move([(b"", (1, 1, 0), 5)], 1, 1, 0, *names)
+    (((piece,), edited),) = carry.move([(b"", (1, 1, 0), 5, {})], 1, 1, 0, *names)
     assert piece == (NUMBERS.pack({Name(AUTHORS[0], 1, 0): Incarnation(5, frozenset())}), 1, 5)
     assert edited == []
     assert carry.registers(b"", *names) == []
@@ -257,7 +280,7 @@ def test_many_records_in_one_call_are_as_many_calls(several, born):
     moves, late, alone, late_alone = [], [], [], []
     for n, history in enumerate(several):
         packed = NUMBERS.pack(history.replicas[0].record)
-        moves.append((packed, (3, 70, n), born))
+        moves.append((packed, (3, 70, n), born, {}))
         late.append((packed, (3, 70, n), {(1, b""): {(2, 5)}}))
         alone += carry.move(moves[-1:], 3, 70, WITHOUT, FIELD_BYTES, AUTHOR_BYTES)
         late_alone += carry.follow(late[-1:], 1, 80, FIELD_BYTES, AUTHOR_BYTES)
@@ -287,7 +310,12 @@ def test_registers_are_all_cells_of_which_the_topmost_is_read(history, chance):
     (record,) = history.portions(chance, 1)
     for numbers in (NUMBERS, OTHER_NUMBERS):
         expected = sorted(
-            (*numbers.address(cell.address), numbers.dot(cell.stamp.dot), cell.value)
+            (
+                *numbers.address(cell.address),
+                numbers.dot(cell.stamp.dot),
+                cell.value,
+                tuple(sorted(map(numbers.dot, cell.seen))),
+            )
             for inc in record.values()
             for cell in inc.cells
             if not cell.address.kind & (model.PER_AUTHOR | model.SIDE_BY_SIDE)
@@ -323,7 +351,7 @@ def test_an_author_that_the_dictionary_does_not_hold_is_refused():
     far = Cell(PRICE, Stamp(100, AUTHORS[3], 1), VALUES[0])
     for record in ({Name(AUTHORS[3], 1, 0): Incarnation(5, frozenset())}, {HEIR: Incarnation(5, frozenset([far]))}):
         with pytest.raises(ValueError, match="damaged"):
-            carry.move([(NUMBERS.pack(record), (1, 1, 0), 5)], 1, 1, 0, FIELD_BYTES, few)
+            carry.move([(NUMBERS.pack(record), (1, 1, 0), 5, {})], 1, 1, 0, FIELD_BYTES, few)
         with pytest.raises(ValueError, match="damaged"):
             carry.follow([(NUMBERS.pack(record), (1, 1, 0), {})], 1, 1, FIELD_BYTES, few)
         with pytest.raises(ValueError, match="damaged"):
@@ -331,7 +359,7 @@ def test_an_author_that_the_dictionary_does_not_hold_is_refused():
         with pytest.raises(ValueError, match="damaged"):
             carry.totals([NUMBERS.pack(record)], FIELD_BYTES, few)
     with pytest.raises(ValueError, match="author"):
-        carry.move([(sound, (1, 1, 0), 5)], 4, 1, 0, FIELD_BYTES, few)
+        carry.move([(sound, (1, 1, 0), 5, {})], 4, 1, 0, FIELD_BYTES, few)
     with pytest.raises(ValueError, match="author"):
         carry.follow([(sound, (1, 1, 0), {})], 4, 1, FIELD_BYTES, few)
 
@@ -353,7 +381,7 @@ def every_kernel(packed):
     errors = []
     names = FIELD_BYTES, AUTHOR_BYTES
     for call in (
-        lambda: carry.move([(packed, (1, 1, 0), 5)], 1, 1, WITHOUT, *names),
+        lambda: carry.move([(packed, (1, 1, 0), 5, {TEXT_NUMBER: b"x"})], 1, 1, WITHOUT, *names),
         lambda: carry.follow([(packed, (1, 1, 0), {(1, b""): {(2, 5)}})], 2, 1, *names),
         lambda: carry.registers(packed, *names),
         lambda: carry.totals([packed], *names),

@@ -1,20 +1,24 @@
 """Short schedules by hand for rules that chance seldom tries: each breaks a promise once its rule is switched off."""
 
+import io
 import random
 from contextlib import suppress
 from dataclasses import replace
 
+import apsw
 import pytest
 from tests import model
 from tests.simulation import cells
-from tests.simulation.device import Device, World
+from tests.simulation.device import Device
 from tests.simulation.inner import Op
+from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Violation
 from tests.simulation.rules import RULES
 from tests.simulation.stage import nothing_to_mend
+from tests.simulation.world import OWNER, Order, World
 from tests.talking import Talk
 
-from fieldsync import giving
+from fieldsync import bundle, giving, texts
 from fieldsync.errors import NotDelivered
 from fieldsync.memory import join
 
@@ -208,7 +212,35 @@ def cut_after_a_sketch(world):
     check(giver, taker)
 
 
+def gap(world):
+    """Of two edits of a text the second comes alone, in a bundle. Who took it edits on, until all is written anew."""
+    author, other = devices = [Device(world, name, is_hub=False, declared=(Order,)) for name in ("author", "other")]
+    for device in devices:
+        device.database.enter(SCOPE)
+
+    def type_in(device, text, at=0):
+        texts._documents.clear()  # as a process that opens the text does not go on as the last one who wrote
+        device.world.now_ms += 1_000
+        device.transact([Op("update", SCOPE, "orders", "x", edits=(("notes", "insert", at, text),))])
+
+    author.transact([Op("create", SCOPE, "orders", "x", {"status": "new"})])
+    type_in(author, "first")
+    join(author.replica, other.replica)
+    type_in(author, "second")
+    with author.store.reading() as reader:
+        base = {SCOPE: reader.context(reader.scope(SCOPE).id)}
+    type_in(author, "third", at=len("secondfirst"))
+    file = io.BytesIO()
+    bundle.write(author.replica, file, None, base)
+    bundle.read(other.replica, io.BytesIO(file.getvalue()))
+    for number in range(12):
+        type_in(other, f"<{number}>")
+    join(author.replica, other.replica)
+    check(*devices)
+
+
 DIRECTED = {
+    "compacted_over_gaps": gap,
     "drops_before_done": cut_after_a_sketch,
     "settled_unsynced": settled,
     "equals_unsynced": found_equal,
@@ -258,6 +290,83 @@ def test_a_cell_under_the_name_of_another_change_of_its_record_is_damage(tmp_pat
     assert device.database.verify(repair=True).fetching == {SCOPE: 1}
     assert not device.rows(SCOPE)
     check(device)
+
+
+def test_what_nobody_can_know_any_more_may_live_again_and_nothing_else(tmp_path):
+    """Its removal was forgotten where it was made, and then damage took the change itself out of the context there."""
+    world = World(tmp_path, random.Random(0))
+    author, other, remover = devices = devices_of(world, "author", "other", "remover")
+    do(author, "create", "x")
+    do(other, "create", "y")
+    for device in (author, other):
+        join(device.replica, remover.replica)
+    for key in "xy":
+        do(remover, "delete", key)
+    forget(remover)
+    (made,) = author.context(SCOPE)
+    with Ledger(world, list(devices)).repair(remover), apsw.Connection(str(remover.path)) as file:
+        sql = "DELETE FROM fs_context WHERE author=(SELECT id FROM fs_author WHERE name=?)"
+        file.execute(sql, (made[0],)).fetchall()
+        assert not remover.database.verify(repair=True).fault_count
+    for _ in range(2):
+        join(author.replica, remover.replica)
+        join(other.replica, remover.replica)
+    assert [device.keys(SCOPE, "notes") for device in devices] == [["x"]] * 3
+    truth = world.truth(SCOPE)
+    assert {cid[2] for cid in truth.doubtful} == {made}
+    truth.doubtful, doubtful = set(), truth.doubtful
+    with pytest.raises(Violation, match="risen"):
+        remover.check()
+    truth.doubtful = doubtful
+    check(*devices)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_late_edits_that_come_at_once_are_beside_each_other(tmp_path, first):
+    """One of them is later, by its author's clock. Who wrote the other one writes again: that replaces his own."""
+    world = World(tmp_path, random.Random(0))
+    with world.movers.watched():
+        names = [OWNER, "ann", "bob", "both"]
+        hub, ann, bob, both = devices = [Device(world, name, is_hub=name == OWNER, declared=()) for name in names]
+        for device in devices:
+            device.database.enter("job/1", "job/2")
+        do(hub, "create", "x", "old")
+        for device in devices[1:]:
+            join(device.replica, hub.replica)
+        hub.transact([Op("update", SCOPE, "notes", "x", to="job/2")])
+        for device in (ann, bob) if first == 0 else (bob, ann):
+            do(device, "update", "x", device.name)
+        for device in (ann, bob):
+            file = io.BytesIO()
+            bundle.write(device.replica, file)
+            bundle.read(both.replica, io.BytesIO(file.getvalue()))
+        join(both.replica, hub.replica)
+        do(bob, "update", "x", "bob again")
+        for device in (bob, ann, both):
+            join(device.replica, hub.replica)
+            world.movers.flush()
+        (conflict,) = hub.database.conflicts()
+        assert [claim.value for claim in conflict.claims] == ["bob again", "ann"]
+    check(*devices)
+
+
+def test_a_copy_of_a_hub_that_owns_nothing_follows_no_record_that_was_moved(tmp_path):
+    """It has in its file where records went, and would write again what the owner writes again."""
+    world = World(tmp_path, random.Random(0))
+    with world.movers.watched():
+        hub, device = (Device(world, name, is_hub=name == OWNER, declared=()) for name in (OWNER, "device"))
+        hub.database.enter("job/1", "job/2")
+        device.database.enter("job/1", "job/2")
+        do(hub, "create", "x", "old")
+        join(device.replica, hub.replica)
+        hub.transact([Op("update", SCOPE, "notes", "x", to="job/2")])
+        copy = Device(world, "copy", is_hub=True, declared=(), image=hub.store.image())
+        do(device, "update", "x", "late")
+        for one in (copy, hub, copy):
+            join(device.replica, one.replica)
+            world.movers.flush()
+        assert hub.keys("job/2", "notes") == copy.keys("job/2", "notes") == ["x"]
+    check(hub, copy, device)
 
 
 @pytest.mark.parametrize("rule", DIRECTED)

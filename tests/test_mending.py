@@ -349,7 +349,7 @@ def test_over_a_network_both_ends_are_clean(peers):
         assert state(peers.a.replica) == peers.before
         alter(peers.a, "o-2")
         settle(peers.a)
-        peers.a.replica.trust = lambda *_: trust.Trust(may_write=False)
+        peers.a.replica.trust = lambda *_: trust.Trust(may_take_away=False)
         assert peers.a.sync(server.url, timeout=20).waiting == ["s"]
     assert server.sessions == 2
     assert server.last_error is None
@@ -407,8 +407,8 @@ def test_more_than_a_peer_may_replace_waits_for_a_hub(peers, monkeypatch):
     peers.check()
 
 
-def test_who_may_not_write_takes_nothing_away(peers):
-    peers.b.replica.trust = lambda _, says_hub: trust.Trust(is_hub=says_hub, may_write=False)
+def test_who_may_take_nothing_away_does_not(peers):
+    peers.b.replica.trust = lambda _, says_hub: trust.Trust(is_hub=says_hub, may_take_away=False)
     lose(peers.a, "o-1")
     settle(peers.a)
     assert peers.sync().b.waiting == ["s"]

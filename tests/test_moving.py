@@ -15,7 +15,7 @@ from tests.simulation.audit import audit
 from tests.talking import NOW_MS, open_replica
 
 import fieldsync as fs
-from fieldsync import carrying, limits, replica, transaction
+from fieldsync import carrying, forwarding, limits, replica, transaction
 from fieldsync.database import Database
 
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))
@@ -520,6 +520,25 @@ def test_two_late_edits_are_beside_each_other_in_whichever_order_they_come(moved
     assert values(held(hub, "y"), NAME) == ["0", "1"]
 
 
+def test_so_many_late_edits_of_one_field_that_come_at_once_follow(moved, fleet, monkeypatch):
+    """The topmost of them first; what is more than a transaction follows stays in the ledger until more comes."""
+    monkeypatch.setattr(forwarding, "LATE_ROUNDS_MAX", 3)
+    hub, one, other = moved
+    name = only(one, "x")
+    for number in range(5):
+        fleet.later()
+        dot = bytes([number + 1]) * 8, 1
+        inject(one, "x", [(KEY, edit(name, (NAME, canonical.encode(f"{number}"))))], dot=dot)
+    fleet.sync(one)
+    assert values(held(hub, "y"), NAME) == ["2", "3", "4"]
+    assert values(headless(hub, "x"), NAME) == ["0", "1"]
+    assert seen(hub) == seen(one) == [("y", "4", 3)]
+    change(other, name="5")
+    fleet.sync(other)
+    assert values(held(hub, "y"), NAME) == ["0", "1", "2", "3", "4", "5"]
+    assert not headless(hub, "x")
+
+
 def test_a_late_edit_does_not_replace_what_the_hub_itself_wrote(moved, fleet):
     hub, one, _ = moved
     change(one, name="late")
@@ -590,6 +609,29 @@ def test_a_late_edit_replaces_an_earlier_late_one_of_the_same_device(moved, flee
         assert ledger(hub) == []
     fleet.sync(one, other)
     assert seen(other) == [("z", "late 3", 3)]
+
+
+def test_a_late_edit_has_seen_what_those_that_it_replaces_had_seen(fleet):
+    """A device that never met those would keep what they replaced: all of it names what it had seen by itself."""
+    one, other = fleet.devices("x", "y")
+    put(one, "x", name="Ann")
+    change(one, name="edited")
+    fleet.sync(one, other)
+    move(fleet.hub, "y")
+    witness = fleet.open("witness", "y")
+    witness.sync(fleet.hub)
+    inject(fleet.hub, "y", [("c-2", born(1))], dot=(HOSTILE[0], 1))
+    new_author(fleet.hub, "y")
+    change(one, name="first")
+    other.sync(one)
+    change(other, name="second")
+    one.sync(fleet.hub)
+    other.sync(fleet.hub)
+    assert witness.sync(fleet.hub).mended == []
+    fleet.sync(one, other)
+    for database in (fleet.hub, witness, one, other):
+        assert [row for row in seen(database) if row[1]] == [("y", "second", 0)]
+        assert (ledger(database), values(held(database, "y"), NAME)) == ([], ["second"])
 
 
 def test_a_late_edit_that_saw_one_of_two_leaves_the_other(fleet):

@@ -1,21 +1,30 @@
 """Carrying records over to other incarnations: what a move between scopes, and what follows it, writes.
 
 Values are copied as the bytes that they are, so what a later version's types hold comes along. Counters are not: who
-carries them writes under an author of its own, so it writes their sums, or by how much they differ.
+carries them writes under an author of its own, so it writes their sums, or by how much they differ. A text moves as
+one update, where all of its updates can be read; each takes a change of its own otherwise.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from decimal import Decimal
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from fieldsync import codec, record
+from fieldsync import codec, record, texts
 from fieldsync._native import carry as _kernel
 from fieldsync.apply import Arrival
 from fieldsync.changes import GROUPED
-from fieldsync.limits import CHANGE_RECORDS_MAX, MOVED_BYTES_MAX, MOVED_INCARNATIONS_MAX, MOVED_UPDATES_MAX
+from fieldsync.documents import as_varint
+from fieldsync.limits import (
+    CHANGE_RECORDS_MAX,
+    MOVED_BYTES_MAX,
+    MOVED_INCARNATIONS_MAX,
+    MOVED_UPDATES_MAX,
+    TEXT_BYTES_MAX,
+)
 from fieldsync.store import KILLS
 from fieldsync.types import HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Kind
 
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
     from fieldsync.apply import Target, Touched
     from fieldsync.context import Context
     from fieldsync.record import Dictionary, Removal
-    from fieldsync.store import Dot, Forward, Incarnation, Scope
+    from fieldsync.store import Dot, Forward, Incarnation, OrphanRow, Scope
     from fieldsync.transaction import LocalChange
 
 T = TypeVar("T")
@@ -49,6 +58,16 @@ class Piece(NamedTuple):
     packed: bytes
     cells: int
     lowest: int  # time of a cell
+
+
+class Wholes(NamedTuple):
+    """What texts, lists and maps of a record move as that can move as one update each."""
+
+    cells: dict[int, bytes]  # by field id: the value of its one cell
+    saved: int  # bytes by which that is less than their updates
+
+
+NONE_WHOLE = Wholes({}, 0)
 
 
 class Moved(NamedTuple):
@@ -93,26 +112,47 @@ class Parts:
         return News(scope.name, touched, change.dots)
 
 
-def weight(dictionary: Dictionary, packed: bytes) -> int:
+def wholes(dictionary: Dictionary, packed: bytes) -> Wholes:
+    """The texts, lists and maps of a record as one update each, where that loses nothing.
+
+    Of several incarnations the texts are several, of which one is read: those are not made one.
+    """
+    cells: dict[int, bytes] = {}
+    saved = 0
+    if len(record.births(packed)) > 1:
+        return NONE_WHOLE
+    for number, updates in record.updates(dictionary, packed).items():
+        whole = texts.merged(updates) if len(updates) > 1 else None
+        if whole is not None and len(whole) <= TEXT_BYTES_MAX:
+            cells[number] = codec.encode(whole)
+            saved += sum(map(len, updates)) - len(cells[number])
+    return Wholes(cells, saved)
+
+
+def weight(dictionary: Dictionary, packed: bytes, moved: Wholes = NONE_WHOLE) -> int:
     """How many bytes of a change cells take: written in one place, removed in another."""
-    return max(len(packed), sum(len(item) for *_, item in record.removals(dictionary, packed)))
+    return max(len(packed) - moved.saved, sum(len(item) for *_, item in record.removals(dictionary, packed)))
 
 
-def can_be_carried(dictionary: Dictionary, packed: bytes) -> bool:
+def can_be_carried(dictionary: Dictionary, packed: bytes, moved: Wholes = NONE_WHOLE) -> bool:
     """Whether changes within their bounds can carry cells, and none of them is a counter's of an unknown type."""
     (stamps,) = record.stamps(dictionary, [packed])
-    if weight(dictionary, packed) > MOVED_BYTES_MAX:
+    if weight(dictionary, packed, moved) > MOVED_BYTES_MAX:
         return False
     if any(kind & PER_AUTHOR and kind != Kind.COUNTER for _, kind, *_ in stamps):
         return False
     updates = Counter((name, kind) for name, kind, *_ in stamps if kind & SIDE_BY_SIDE and not kind & HAS_SUB)
+    for number in moved.cells:
+        del updates[dictionary.field_names[number]]
     if updates and max(updates.values()) > MOVED_UPDATES_MAX:
         return False
     return len(record.births(packed)) <= MOVED_INCARNATIONS_MAX
 
 
-def move(dictionary: Dictionary, items: list[tuple[bytes, Incarnation, int]], author: int, seq: int) -> list[Moved]:
-    """Records (packed, new name, its time) as the changes seq, seq + 1 ... create them under that name."""
+def move(
+    dictionary: Dictionary, items: list[tuple[bytes, Incarnation, int, dict[int, bytes]]], author: int, seq: int
+) -> list[Moved]:
+    """Records (packed, new name, its time, its wholes) as the changes seq, seq + 1 ... create them under that name."""
     without = dictionary.field_ids.get(WISH, 0)
     every = _kernel.move(items, author, seq, without, dictionary.fields, dictionary.authors)
     return [Moved([Piece(*piece) for piece in pieces], dict(edited)) for pieces, edited in every]
@@ -138,12 +178,13 @@ class Register(NamedTuple):
     at: Address
     dot: Dot
     value: bytes
+    seen: tuple[Dot, ...]  # as it names them: of each author all up to a seq
 
 
 def registers(dictionary: Dictionary, packed: bytes) -> list[Register]:
     """Those of a packed record."""
     every = _kernel.registers(packed, dictionary.fields, dictionary.authors)
-    return [Register((number, sub), dot, value) for number, sub, dot, value in every]
+    return [Register((number, sub), dot, value, named) for number, sub, dot, value, named in every]
 
 
 def seen(
@@ -183,24 +224,68 @@ def _merged(
     return b"".join(orphan[3] for orphan in outcome[1]) if outcome else packed
 
 
+def topmost(dictionary: Dictionary, orphans: list[OrphanRow]) -> list[bytes]:
+    """The cells of each, but of registers at one address in all of them the topmost alone; b"" where none is left."""
+    every = [registers(dictionary, orphan.packed) for orphan in orphans]
+    dots: Seen = defaultdict(set)
+    for cell in itertools.chain(*every):
+        dots[cell.at].add(cell.dot)
+    rivals = {at: some for at, some in dots.items() if len(some) > 1}
+    if not rivals:
+        return [orphan.packed for orphan in orphans]
+    times = {
+        (dictionary.field_ids[name, kind], author, seq): time
+        for some in record.stamps(dictionary, [orphan.packed for orphan in orphans])
+        for name, kind, author, seq, time in some
+    }
+    top = {
+        at: max((times[(at[0], *dot)], dictionary.author(dot[0]), dot) for dot in some)[2]
+        for at, some in rivals.items()
+    }
+    return [
+        _without(dictionary, orphan, {cell for cell in some if cell.at in top and cell.dot != top[cell.at]})
+        for orphan, some in zip(orphans, every, strict=True)
+    ]
+
+
+def heard(dictionary: Dictionary, orphan: OrphanRow, may_wish: Callable[[bytes, str], bool]) -> OrphanRow:
+    """Cells without their record, but for wishes (author, scope) that may not be made."""
+    number = dictionary.field_ids.get(WISH)
+    wishes = [cell for cell in registers(dictionary, orphan.packed) if cell.at[0] == number] if number else []
+    unheard = {
+        cell
+        for cell in wishes
+        if type(to := codec.decode(cell.value)) is str and not may_wish(dictionary.author(cell.dot[0]), to)
+    }
+    return orphan._replace(packed=_without(dictionary, orphan, unheard))
+
+
+def _without(dictionary: Dictionary, orphan: OrphanRow, some: set[Register]) -> bytes:
+    """What is left of cells without their record when some are taken away."""
+    if not some:
+        return orphan.packed
+    dots: Seen = defaultdict(set)
+    for cell in some:
+        dots[cell.at].add(cell.dot)
+    named = [bytes([0]), as_varint(len(dots))]
+    for (number, sub), few in sorted(dots.items()):
+        named.append(as_varint(number))
+        if dictionary.field_names[number][1] & HAS_SUB:
+            named += [as_varint(len(sub)), sub]
+        named += [as_varint(0), as_varint(len(few)), *(as_varint(part) for dot in sorted(few) for part in dot)]
+    return _merged(dictionary, orphan.packed, (), ((*orphan.incarnation, b"".join(named)),))
+
+
 def killing(dictionary: Dictionary, sees: Seen) -> bytes:
     """The removal of an incarnation that had seen what it was created with and, at some addresses, other cells."""
-    found = [bytes([KILLS]), _as_varint(len(sees))]
+    found = [bytes([KILLS]), as_varint(len(sees))]
     for (number, sub), dots in sorted(sees.items()):
-        found.append(_as_varint(number))
+        found.append(as_varint(number))
         if dictionary.field_names[number][1] & HAS_SUB:
-            found += [_as_varint(len(sub)), sub]
+            found += [as_varint(len(sub)), sub]
         vector = sorted(dict(sorted(dots)).items())
-        found += [_as_varint(len(vector)), *(_as_varint(part) for dot in vector for part in dot), _as_varint(0)]
+        found += [as_varint(len(vector)), *(as_varint(part) for dot in vector for part in dot), as_varint(0)]
     return b"".join(found)
-
-
-def _as_varint(number: int) -> bytes:
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
 
 
 def batches(items: Iterable[T], weigh: Callable[[T], int]) -> Iterator[list[T]]:

@@ -3,7 +3,8 @@
 It comes as cells without their record. The hub writes them again where the record lives now, as concurrent with what
 was written there, counters as differences, and dismisses them where they came. They replace what they had seen where
 they were written, though it moved. A late removal removes the record where it lives now; what it had not seen stays in
-the ledger. So does what comes when the hub has forgotten the move.
+the ledger. So does what comes when the hub has forgotten the move, and the wish for another move of who may not write
+where the record lives now, or is to go: it would bring it back to him.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fieldsync import carrying, codec, record
-from fieldsync.apply import Arrival, Target
+from fieldsync.apply import Arrival, Target, of_orphan
 from fieldsync.carrying import News
 from fieldsync.changes import REMOVING
-from fieldsync.limits import DOT_BYTES_MAX, MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
+from fieldsync.limits import DOT_BYTES_MAX, LATE_ROUNDS_MAX, MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
 from fieldsync.transaction import LocalChange
 from fieldsync.types import Kind
 
@@ -32,12 +33,23 @@ K = TypeVar("K")
 Place = tuple[str, int, str]  # scope, collection, key
 
 
-def follow(writer: Writer, wall_ms: int, mint: Callable[[], bytes]) -> list[News]:
-    """Write what a transaction brought too late where it belongs now."""
+def follow(
+    writer: Writer,
+    owns: Callable[[str], bool],
+    wall_ms: int,
+    mint: Callable[[], bytes],
+    may_write: Callable[[bytes, str], bool],
+) -> list[News]:
+    """Write what a transaction brought too late where it belongs now; in the scopes that are owned here, as moves.
+
+    may_write: whether an author may write in a scope; who wishes another move has to, in both.
+    """
     headless, killed = writer.take_late()
     if not (headless or killed) or not writer.has_forwards():
         return []
-    return _Follower(writer, wall_ms, mint).follow(headless, killed)
+    owned = {scope.id for scope in writer.scopes() if owns(scope.name)}
+    headless, killed = ([late for late in some if late.scope in owned] for some in (headless, killed))
+    return _Follower(writer, wall_ms, mint, may_write).follow(headless, killed)
 
 
 class _Heir(NamedTuple):
@@ -59,6 +71,8 @@ class _Late:
 
     heir: _Heir
     orphans: list[OrphanRow] = field(default_factory=list)
+    heard: list[OrphanRow] = field(default_factory=list)  # the same without wishes that may not be made
+    parts: list[bytes] = field(default_factory=list)  # what of each can be written in one change
     sees: Seen = field(default_factory=lambda: defaultdict(set))  # what it had seen, as it is there now
     amounts: dict[int, Any] = field(default_factory=dict)  # counter's field id -> by how much it rises
     forwards: list[Forward] = field(default_factory=list)  # of each orphan, with what is counted then
@@ -67,8 +81,8 @@ class _Late:
 
     @property
     def packed(self) -> bytes:
-        """All that came."""
-        return b"".join([orphan.packed for orphan in self.orphans])
+        """All of it that can be written in one change."""
+        return b"".join(self.parts)
 
     @property
     def increments(self) -> tuple[tuple[int, Any], ...]:
@@ -79,8 +93,11 @@ class _Late:
 class _Follower:
     """One transaction of a hub."""
 
-    def __init__(self, writer: Writer, wall_ms: int, mint: Callable[[], bytes]) -> None:
+    def __init__(
+        self, writer: Writer, wall_ms: int, mint: Callable[[], bytes], may_write: Callable[[bytes, str], bool]
+    ) -> None:
         self._writer = writer
+        self._may_write = may_write
         self._wall_ms = wall_ms
         self._mint = mint
         self._names = {known.id: known.name for known in writer.collections()}
@@ -92,7 +109,11 @@ class _Follower:
         for number, some in _grouped(killed, lambda late: late.scope).items():
             news += self._remove(number, some)
         for number, some in _grouped(headless, lambda late: late.scope).items():
-            news += self._write(number, scopes[number], [late.incarnation for late in some])
+            incarnations = [late.incarnation for late in some]
+            for _ in range(LATE_ROUNDS_MAX):
+                if incarnations:
+                    written, incarnations = self._write(number, scopes[number], incarnations)
+                    news += written
         return news
 
     def _heir(self, chain: list[Forward]) -> _Heir | None:
@@ -129,14 +150,14 @@ class _Follower:
         pieces: tuple[bytes, ...] = (),
         removals: tuple[Removal, ...] = (),
     ) -> None:
-        """Add what something that came late had seen of an incarnation and lives at the end of its moves."""
+        """Add what something that came late had seen of what lives at the end of its moves, and what that had seen."""
         dictionary = self._writer.dictionary
         found = carrying.seen(dictionary, chain[0], pieces, removals)
         for forward in chain:
             found = carrying.translated(dictionary, forward, found)
         for cell in carrying.registers(dictionary, heir.living) if found else ():
             if cell[:2] in found:
-                sees[cell.at].add(cell.dot)
+                sees[cell.at].update((cell.dot, *cell.seen))
 
     # --- removals ---
 
@@ -178,8 +199,12 @@ class _Follower:
 
     # --- cells ---
 
-    def _write(self, source: int, name: str, incarnations: list[Incarnation]) -> list[News]:
-        """Write what came too late for records that were moved from a scope where they live now."""
+    def _write(self, source: int, name: str, incarnations: list[Incarnation]) -> tuple[list[News], list[Incarnation]]:
+        """Write what came too late for records that were moved from a scope where they live now.
+
+        Also gives those of which something is left: of what was written apart to one field only the topmost is written,
+        and the next of it the next time, under another author, beside that.
+        """
         late = [one for one in self._gather(source, incarnations) if self._can_be_written(one)]
         rows = _grouped(late, lambda one: one.heir.place).values()
         news = [
@@ -188,27 +213,44 @@ class _Follower:
             for some in carrying.batches(every, lambda some: sum(one.weight for one in some))
             for one in self._write_again(source, target, [one for row in some for one in row])
         ]
-        orphans = [orphan for one in late for orphan in one.orphans]
-        return news + [self._dismiss(name, some) for some in carrying.batches(orphans, self._weight)]
+        pairs = [pair for one in late for pair in zip(one.orphans, one.parts, strict=True)]
+        news += [self._dismiss(name, some) for some in carrying.batches(pairs, self._weight)]
+        return news, [orphan.incarnation for orphan, part in pairs if part != orphan.packed]
 
-    def _weight(self, orphan: OrphanRow) -> int:
-        return carrying.weight(self._writer.dictionary, orphan.packed)
+    def _weight(self, pair: tuple[OrphanRow, bytes]) -> int:
+        return carrying.weight(self._writer.dictionary, pair[1])
 
     def _gather(self, source: int, incarnations: list[Incarnation]) -> Iterable[_Late]:
-        found: dict[tuple[Place, Incarnation], _Late] = {}
+        found: dict[tuple[Place, Incarnation], tuple[_Late, list[list[Forward]]]] = {}
         for orphan in self._writer.orphans(source, incarnations) if incarnations else ():
             chain = self._chain(source, orphan.incarnation)
             heir = self._heir(chain)
             if heir is None:
                 continue  # what was edited lives no more: that is the ledger's
-            late = found.setdefault((heir.place, heir.incarnation), _Late(heir))
+            heard = carrying.heard(self._writer.dictionary, orphan, self._may_wish(heir.place[0]))
+            if not heard.packed:
+                continue
+            late, chains = found.setdefault((heir.place, heir.incarnation), (_Late(heir), []))
             late.orphans.append(orphan)
-            self._add_seen(late.sees, chain, heir, pieces=(orphan.packed,))
+            late.heard.append(heard)
+            chains.append(chain)
+        for late, chains in found.values():
+            self._look_at(late, chains)
+        return [late for late, _ in found.values()]
+
+    def _may_wish(self, place: str) -> Callable[[bytes, str], bool]:
+        """Whether an author may move a record from the scope in which it lives now to another one."""
+        return lambda author, to: self._may_write(author, place) and self._may_write(author, to)
+
+    def _look_at(self, late: _Late, chains: list[list[Forward]]) -> None:
+        """What of it can be written in one change, what that had seen, and what it counts."""
+        late.parts = carrying.topmost(self._writer.dictionary, late.heard)
+        for orphan, part, chain in zip(late.orphans, late.parts, chains, strict=True):
+            self._add_seen(late.sees, chain, late.heir, pieces=(part,) if part else ())
             try:
-                late.forwards.append(self._count(chain[0], orphan, late))
+                late.forwards.append(self._count(chain[0], orphan._replace(packed=part), late))
             except ArithmeticError:  # infinities that cancel each other
                 late.counts = False
-        return found.values()
 
     def _count(self, forward: Forward, orphan: OrphanRow, late: _Late) -> Forward:
         """Note by how much late totals differ from those that are counted; the forward with what is counted then."""
@@ -253,8 +295,8 @@ class _Follower:
         parts = carrying.Parts(time)
         targets: dict[Place, Target] = {}
         for one, some, (piece, _, cells) in zip(late, every, rises, strict=True):
-            pairs = zip(one.forwards, one.orphans, strict=True)
-            known = [carrying.remembering(dictionary, old, orphan.packed, (author, seq)) for old, orphan in pairs]
+            pairs = zip(one.forwards, one.parts, strict=True)
+            known = [carrying.remembering(dictionary, old, part, (author, seq)) for old, part in pairs if part]
             self._writer.put_forwards(source, known)
             pieces = (*[carried.packed for carried in some], *([piece] if cells else ()))
             if pieces:
@@ -273,15 +315,14 @@ class _Follower:
         came = {cell.at for cell in carrying.registers(dictionary, late.packed)}
         return any(
             dot[0] == author and at in came and dot != creation and dot not in late.sees.get(at, ())
-            for at, dot, _ in carrying.registers(dictionary, late.heir.living)
+            for at, dot, *_ in carrying.registers(dictionary, late.heir.living)
         )
 
-    def _dismiss(self, source: str, orphans: list[OrphanRow]) -> News:
+    def _dismiss(self, source: str, pairs: list[tuple[OrphanRow, bytes]]) -> News:
         """Remove what was written again elsewhere, cell by cell."""
-        change = LocalChange(self._writer, self._writer.enter(source, ready=True))
-        for orphan in orphans:
-            change.dismiss(orphan)
-        return News(source, change.land(self._wall_ms, self._mint), change.dots)
+        dictionary = self._writer.dictionary
+        targets = [of_orphan(orphan, self._names, record.removals(dictionary, part)) for orphan, part in pairs if part]
+        return self._land_removals(source, targets)
 
 
 def _weight_of_removals(target: Target) -> int:

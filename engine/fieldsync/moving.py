@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fieldsync import carrying, record
 from fieldsync.apply import Target
 from fieldsync.carrying import WISH, News
-from fieldsync.errors import LimitExceeded
+from fieldsync.errors import DataError
 from fieldsync.forwarding import follow
 from fieldsync.limits import MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
 from fieldsync.store import Forward
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from fieldsync.apply import Touched
-    from fieldsync.carrying import Moved
+    from fieldsync.carrying import Moved, Wholes
     from fieldsync.record import Dictionary
     from fieldsync.store import Dot, Row, Scope, Writer
 
@@ -46,9 +46,13 @@ def settle(
     owns: Callable[[str], bool],
     wall_ms: int,
     mint: Callable[[], bytes],
+    may_write: Callable[[bytes, str], bool],
 ) -> list[News]:
-    """Execute the moves that a transaction asks for, and follow those of before with what it brought too late."""
-    news = follow(writer, wall_ms, mint)
+    """Execute the moves that a transaction asks for, and follow those of before with what it brought too late.
+
+    may_write: whether an author may write in a scope; who wishes a record there has to.
+    """
+    news = follow(writer, owns, wall_ms, mint, may_write)
     touched = [*touched, *(one for some in news for one in some.touched)]
     for _ in range(MOVES_FOLLOWED_MAX):
         wishes = _wishes(writer, touched, owns)
@@ -57,7 +61,7 @@ def settle(
         executed = [
             one
             for (source, target), places in wishes.items()
-            for one in _Move(writer, source, target, wall_ms).execute(places, mint)
+            for one in _Move(writer, source, target, wall_ms, may_write).execute(places, mint)
         ]
         news += executed
         touched = [one for some in executed for one in some.touched]
@@ -86,12 +90,12 @@ def _wishes(
     return found
 
 
-def _may_go(dictionary: Dictionary, row: Row, target: str) -> bool:
+def _may_go(dictionary: Dictionary, row: Row, target: str, texts: Wholes) -> bool:
     try:
         check_names(target, row.key)
-    except (TypeError, LimitExceeded):
+    except (TypeError, DataError):
         return False
-    return carrying.can_be_carried(dictionary, row.packed)
+    return carrying.can_be_carried(dictionary, row.packed, texts)
 
 
 class _Leaving(NamedTuple):
@@ -101,13 +105,17 @@ class _Leaving(NamedTuple):
     row: Row
     counters: dict[int, Any]  # field id -> sum
     weight: int  # in bytes
+    texts: dict[int, bytes]  # field id -> the one cell as which it moves
 
 
 class _Move:
     """Moves records from one scope to another."""
 
-    def __init__(self, writer: Writer, source: str, target: str, wall_ms: int) -> None:
+    def __init__(
+        self, writer: Writer, source: str, target: str, wall_ms: int, may_write: Callable[[bytes, str], bool]
+    ) -> None:
         self._writer = writer
+        self._may_write = may_write
         self._source = source
         self._target = target
         self._wall_ms = wall_ms
@@ -131,20 +139,35 @@ class _Move:
             leaving
             for collection, some in keys.items()
             for row in (self._writer.by_key(collection, scope.id, some) if scope else ())
-            if (leaving := self._leaving(collection, row)) is not None
+            if scope is not None
+            and self._may_move(scope, row)
+            and (leaving := self._leaving(collection, row)) is not None
         ]
+
+    def _may_move(self, scope: Scope, row: Row) -> bool:
+        """Whether who wished it may write there, as this replica itself always may."""
+        dictionary = self._writer.dictionary
+        (cells,) = record.stamps(dictionary, [row.packed])
+        wishes = [
+            (time, dictionary.author(author), author) for name, kind, author, _, time in cells if (name, kind) == WISH
+        ]
+        _, name, author = max(wishes, default=(0, b"", 0))
+        return author == scope.author or self._may_write(name, self._target)
 
     def _leaving(self, collection: int, row: Row) -> _Leaving | None:
         """What is to move there and can."""
         dictionary = self._writer.dictionary
-        if wish_of(dictionary, row.packed) != self._target or not _may_go(dictionary, row, self._target):
+        if wish_of(dictionary, row.packed) != self._target:
+            return None
+        texts = carrying.wholes(dictionary, row.packed)
+        if not _may_go(dictionary, row, self._target, texts):
             return None
         counters = carrying.counters(dictionary, row.packed)
         more = carrying.bytes_of(counters.values())
         if more is None:
             return None
-        weight = carrying.weight(dictionary, row.packed) + more
-        return _Leaving(collection, row, counters, weight) if weight <= MOVED_BYTES_MAX else None
+        weight = carrying.weight(dictionary, row.packed, texts) + more
+        return _Leaving(collection, row, counters, weight, texts.cells) if weight <= MOVED_BYTES_MAX else None
 
     def _move(self, rows: list[_Leaving], mint: Callable[[], bytes]) -> list[News]:
         """Delete here, create there."""
@@ -155,7 +178,7 @@ class _Move:
         arriving = LocalChange(self._writer, self._writer.enter(self._target, ready=True))
         scope = arriving.begin(self._wall_ms, mint)
         author, seq = scope.author, scope.seq + 1
-        items = [(one.row.packed, (author, seq, n), scope.time) for n, one in enumerate(rows)]
+        items = [(one.row.packed, (author, seq, n), scope.time, one.texts) for n, one in enumerate(rows)]
         moved = carrying.move(self._writer.dictionary, items, author, seq)
         self._writer.put_forwards(leaving.scope.id, self._forwards(rows, moved, (author, seq)))
         return [News(self._source, gone, leaving.dots), self._create(arriving, scope, rows, moved)]
@@ -176,7 +199,7 @@ class _Move:
         counted = [(n, tuple(one.counters), tuple(one.counters.values())) for n, one in enumerate(rows)]
         sums = record.create(dictionary, author, seq, time, counted)
         parts, targets = carrying.Parts(time), []
-        for n, ((collection, row, counters, _), (carried, _)) in enumerate(zip(rows, moved, strict=True)):
+        for n, ((collection, row, counters, *_), (carried, _)) in enumerate(zip(rows, moved, strict=True)):
             there = next(iter(self._writer.by_key(collection, scope.id, [row.key])), None)
             pieces = (*[piece.packed for piece in carried], *([sums[n]] if counters else ()))
             target = Target(collection, self._names[collection], row.key, there, pieces=pieces)

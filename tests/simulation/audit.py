@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests import canonical, model
-from tests.simulation import cells
+from tests.simulation import cells, fields
 
 from fieldsync import query, record
 from fieldsync.apply import expand
@@ -74,19 +74,32 @@ def _columns(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:
     for row in rows:
         if row.is_orphan:
             continue
-        if record.read_all(reader.dictionary, row.packed) != model.read_all(row.record):
+        if record.read_all(reader.dictionary, row.packed) != _read_all(row):
             found.append(f"{row.key!r} reads {record.read_all(reader.dictionary, row.packed)}")
         names = ", ".join(query.quote(name) for name, *_ in columns[row.collection])
         if names:
             sql = f"SELECT {names} FROM fs_record_{row.collection} WHERE _id=?"
             shown = reader._db.execute(sql, (row.id,)).fetchone()
             wanted = tuple(
-                query.column_value(model.read(row.record, name, kind, absent))
-                for name, kind, _, absent in columns[row.collection]
+                query.column_value(_read(row, *column.cell, column.default)) for column in columns[row.collection]
             )
             if shown != wanted:
                 found.append(f"{row.key!r} has the columns {shown}, not {wanted}")
     return found
+
+
+def _read_all(row: Held) -> dict[str, Any]:
+    every = {cell.address[:2] for inc in row.record.values() for cell in inc.cells}
+    kinds = {name: kind for name, kind in every if kind in fields.ROOTS}
+    return {
+        name: fields.merged(kinds[name], value) if name in kinds else value
+        for name, value in model.read_all(row.record).items()
+    }
+
+
+def _read(row: Held, name: str, kind: int, absent: object) -> object:
+    value = model.read(row.record, name, kind, absent)
+    return fields.merged(kind, value) if kind in fields.ROOTS and isinstance(value, tuple) else value
 
 
 def _index(reader: SQLiteReader, scope: Scope, rows: list[Held]) -> list[str]:

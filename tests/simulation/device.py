@@ -2,73 +2,40 @@
 
 from __future__ import annotations
 
-import random
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
-from unittest.mock import patch
 
 from tests import canonical, model
-from tests.simulation import cells
+from tests.simulation import cells, fields
 from tests.simulation.audit import audit
 from tests.simulation.cells import EXISTENCE
 from tests.simulation.disk import FlakyStore, Killed
-from tests.simulation.inner import InnerChange, Op, seen_at, topmost
-from tests.simulation.oracle import Truth, Violation
+from tests.simulation.glance import Glance, Settled, note
+from tests.simulation.inner import InnerChange, NamedRow, Op, seen_at, topmost
+from tests.simulation.mover import WISH
+from tests.simulation.oracle import Violation
+from tests.simulation.world import OWNER
 
 import fieldsync as fs
-from fieldsync import clock, copies
+from fieldsync import clock, copies, record
 from fieldsync.changes import REMOVING
 from fieldsync.database import Database
 from fieldsync.examine import places
 from fieldsync.limits import DRIFT_MS_MAX
 from fieldsync.replica import Replica
+from fieldsync.trash import TrashEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from tests.simulation.disk import Image
+    from tests.simulation.oracle import Truth
+    from tests.simulation.world import World
 
+    from fieldsync.conflicts import LateEdit
     from fieldsync.sqlite import SQLiteReader
     from fieldsync.store import Scope
-
-
-class Order(fs.Record, table="orders"):
-    status: str = fs.field(default="open", index=True)
-    price: int | None = None
-    hours: fs.Counter = 0
-
-
-class EarlierOrder(fs.Record, table="orders"):
-    status: str = "open"
-    hours: fs.Counter = fs.field(default=0, index=True)
-
-
-DECLARATIONS: list[tuple[type[fs.Record], ...]] = [(Order,), (EarlierOrder,), ()]
-
-
-class World:
-    """What all devices share: the true time, what was truly written, and names for authors."""
-
-    def __init__(self, folder: Path, chance: random.Random) -> None:
-        self.folder = folder
-        self.chance = chance
-        self._names = random.Random(chance.random())  # apart: what the engine draws does not change the schedule
-        self.now_ms = 1_700_000_000_000
-        self.truths: dict[str, Truth] = {}
-
-    def truth(self, scope: str) -> Truth:
-        return self.truths.setdefault(scope, Truth())
-
-    def mint(self) -> bytes:
-        return self._names.randbytes(8)
-
-    @contextmanager
-    def naming(self) -> Iterator[None]:
-        """Files are named by this world's chance: frames name them, and equal seeds give equal frames."""
-        with patch.object(copies.os, "urandom", self._names.randbytes):
-            yield
 
 
 class Device:
@@ -89,6 +56,8 @@ class Device:
         self.is_hub = is_hub
         self.offset_ms = 0
         self.latest_ms = 0  # the furthest that its own clock ever showed
+        self._meant: dict[tuple[str, str, str], dict[str, Any]] = {}  # what texts, lists and maps are to read
+        self.minted: set[bytes] = set()  # names, of authors among others
         self.path = world.folder / f"{name}.db"
         self.notes = world.folder / f"{name}.notes"
         if image is not None:
@@ -99,7 +68,9 @@ class Device:
         self.store = FlakyStore(self.path, self.notes)
         with self.world.naming():
             copies.recognise(self.store, self.notes)
-        self.replica = Replica(self.store, takes_all=self.is_hub, wall_ms=self.wall_ms, mint=self.world.mint)
+        self.replica = Replica(
+            self.store, takes_all=self.is_hub, wall_ms=self.wall_ms, mint=self.mint, owns=lambda _: self.is_owner
+        )
         return Database(self.replica, declared)
 
     def reopen(self, declared: tuple[type[fs.Record], ...], image: Image | None = None) -> None:
@@ -108,6 +79,16 @@ class Device:
         if image is not None:
             image.put(self.path, self.notes)
         self.database = self._open(declared)
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether it is the hub that executes moves, of which there is one."""
+        return self.is_hub and self.name == OWNER
+
+    def mint(self) -> bytes:
+        name = self.world.mint()
+        self.minted.add(name)
+        return name
 
     def wall_ms(self) -> int:
         shown = self.world.now_ms + self.offset_ms
@@ -182,29 +163,45 @@ class Device:
             for row in rows:
                 if not row.is_orphan and not partly:
                     truth.check_reading(row.record, known)
+                if not row.is_orphan:
+                    self._check_shared(truth, row.record, record.read_all(reader.dictionary, row.packed))
         except Violation as violation:
             raise Violation(f"{self.name}, {scope.name}: {violation}") from None
         if clock.to_ms(scope.time) > self.latest_ms + DRIFT_MS_MAX:
             raise Violation(f"{self.name}, {scope.name}: the clock was moved to {clock.to_ms(scope.time)}")
 
+    def _check_shared(self, truth: Truth, held: model.Record, shown: dict[str, Any]) -> None:
+        """Texts, lists and maps read what the updates that live make."""
+        for name, kind in {cell.address[:2] for cell in held[topmost(held)].cells if cell.address.kind in fields.ROOTS}:
+            wanted = fields.read(held, name, kind, truth.rank)
+            if shown[name] != wanted:
+                raise Violation(f"{name} reads {shown[name]!r}, not {wanted!r}")
+
     # --- writing ---
 
     def transact(self, ops: list[Op]) -> None:
         """A transaction through the public interface, each record at most once in it."""
-        before = self._before(ops)
-        with self._noting(lambda: self._note(ops, before)), self.database.write() as tx:
+        before, began = self._before(ops), self._changes()
+        self._meant = {}
+        with self._noting(lambda: self._note(ops, before, began)), self.database.write() as tx:
             for op in ops:
                 if op.kind in ("delete", "replace"):
                     tx.delete(self._of(op), op.key, scope=op.scope)
                 if op.kind in ("create", "replace"):
                     more = {"hours": op.hours} if op.hours else {}
-                    tx.create(self._of(op), scope=op.scope, key=op.key, **op.values, **more)
+                    draft = tx.create(self._of(op), scope=op.scope, key=op.key, **op.values, **more)
+                    self._edit(draft, op)
                 if op.kind == "update":
                     draft = tx.get(self._of(op), op.key, scope=op.scope)
-                    for name, value in op.values.items():
+                    if op.settles is not None:
+                        tx.settle(*op.settles)
+                    for name, value in op.values.items() if op.settles is None else ():
                         setattr(draft, name, value)
                     if op.hours:
                         draft.hours += op.hours
+                    self._edit(draft, op)
+                    if op.to:
+                        tx.move(self._of(op), op.key, to=op.to, scope=op.scope)
 
     @contextmanager
     def _noting(self, note: Callable[[], None]) -> Iterator[None]:
@@ -216,6 +213,7 @@ class Device:
                 note()
             raise
         note()
+        self.world.movers.flush()
 
     def load(self, scope: str, collection: str, rows: dict[str, dict[str, Any]]) -> None:
         """A bulk load: new keys in one change, differing ones in another."""
@@ -237,6 +235,35 @@ class Device:
         with self._noting(note):
             self.database.load(of, named, key=lambda row: cast("NamedRow", row).key, scope=lambda row: scope)
 
+    def amend(self, one: LateEdit | TrashEntry, what: str, meant: dict[str, Any]) -> None:
+        """Dismiss or recreate a late edit, or restore a record; meant: what the record is to read then."""
+        truth, before, (known, first) = self.world.truth(one.scope), self._glance(), self._changes()[one.scope]
+
+        def note_amended() -> None:
+            author, last = self._last_change(one.scope)
+            done = Settled(self.name, False, 0, before, self.store.began_at or self._glance(), set())
+            done.dots[one.scope] = {(author, seq) for seq in range(first * (author == known) + 1, last + 1)}
+            note(truth, one.scope, done)
+            made = [cid[0] for cid in done.new(one.scope) if cid[1] == EXISTENCE]
+            if len(made) != (what != "dismiss"):
+                raise Violation(f"{self.name}: to {what} {one} made {made}")
+            for name in made:
+                row = done.after.row_of((one.scope, name))
+                shown = model.read_all(row.record) if row else {}
+                if wrong := {field for field, value in meant.items() if value and shown.get(field) != value}:
+                    raise Violation(f"{self.name}: {one} reads {shown} when made again, other {sorted(wrong)}")
+
+        with self._noting(note_amended):
+            if isinstance(one, TrashEntry):
+                self.database.restore(one)
+            else:
+                with self.database.write() as tx:
+                    getattr(tx, what)(one)
+
+    def _glance(self) -> Glance:
+        with self.store.reading() as reader:
+            return Glance.at(reader)
+
     def _of(self, op: Op) -> Any:
         declared = self.database._collections.get(op.collection)
         return declared.record if declared is not None else op.collection
@@ -247,29 +274,90 @@ class Device:
                 (op.scope, op.collection, op.key): cells.record(reader, op.scope, op.collection, op.key) for op in ops
             }
 
-    def _note(self, ops: list[Op], before: dict[tuple[str, str, str], model.Record], later: bool = False) -> None:
+    def _note(
+        self,
+        ops: list[Op],
+        before: dict[tuple[str, str, str], model.Record],
+        began: dict[str, tuple[bytes, int]] | None = None,
+        later: bool = False,
+    ) -> None:
         """Tell the oracle what a transaction did. later: one more change of the scope was made after it."""
         for scope in dict.fromkeys(op.scope for op in ops):
             some = [op for op in ops if op.scope == scope]
-            with self.store.reading() as reader:
-                held = reader.scope(scope)
-                assert held is not None
-                author = reader.dictionary.author(held.author)
+            author, last = self._last_change(scope)
+            deleting = [op for op in some if op.kind in ("delete", "replace")]
+            gone = [cid for op in some for cid in fields.going(op, before[scope, op.collection, op.key])]
             writes = [op for op in some if op.kind != "delete"]
-            dot = author, held.seq - later
-            removal_dot = author, held.seq - later - bool(writes)
+            removes = bool(deleting or gone)
+            if began is not None:
+                known, first = began.get(scope, (author, 0))
+                count = last - (first if known == author else 0)
+                if count not in (removes, removes + bool(writes)):
+                    raise Violation(f"{self.name}, {scope}: {some} made {count} changes")
+                writes = writes if count > removes else []
+            dot = author, last - later
+            removal_dot = author, last - later - bool(writes)
             truth = self.world.truth(scope)
-            removing = [op for op in some if op.kind in ("delete", "replace")]
-            truth.expect_new(([dot] if writes else []) + ([removal_dot] if removing else []))
-            for op in removing:
+            truth.expect_new(([dot] if writes else []) + ([removal_dot] if removes else []))
+            for op in deleting:
                 for name, inc in before[scope, op.collection, op.key].items():
                     truth.delete(removal_dot, name, cells.cells_of({name: inc}))
+            if gone:
+                truth.remove(removal_dot, gone)
             creates = [op for op in writes if op.kind != "update"]
             for op in writes:
+                record = before[scope, op.collection, op.key] if op.kind == "update" else {}
                 if op.kind == "update":
-                    self._note_update(truth, op, before[scope, op.collection, op.key], dot)
+                    self._note_update(truth, op, record, dot)
                 else:
                     self._note_create(truth, op, model.Name(*dot, creates.index(op)))
+                if op.edits:
+                    self._note_edits(truth, op, record, dot)
+
+    def _note_edits(self, truth: Truth, op: Op, record: model.Record, dot: model.Dot) -> None:
+        """Of texts, lists and maps nobody but pycrdt knows what an update is: it is what the file has."""
+        after = self._written(op)
+        top = topmost(record or {name: inc for name, inc in after.items() if name.dot == dot})
+        for address in fields.coming(op, record):
+            truth.write((top, address, dot), canonical.encode(None))
+        was, now = cells.cells_of(record), cells.cells_of(after)
+        for cid, value in now.items():
+            if cid[2] == dot and cid[1].kind in fields.ROOTS:
+                truth.write(cid, value, [old for old in was if old[:2] == cid[:2] and old not in now])
+        for name, meant in self._meant.get((op.scope, op.collection, op.key), {}).items():
+            kind = fields.KINDS[name]
+            shown = fields.read(after, name, kind, truth.rank)
+            if shown != meant:
+                raise Violation(f"{self.name}: {op.key!r} was to read {meant!r} in {name}, and reads {shown!r}")
+
+    def _written(self, op: Op) -> model.Record:
+        """What a record holds after an app's last transaction; a hub's own changes may have followed."""
+        if self.store.began_with is None:
+            with self.store.reading() as reader:
+                return cells.record(reader, op.scope, op.collection, op.key)
+        name = canonical.encode([op.collection, op.key])
+        rows = self.store.began_at.rows[op.scope]
+        return next((row.record for row in rows if row.name == name and not row.is_orphan), {})
+
+    def _changes(self) -> dict[str, tuple[bytes, int]]:
+        """By scope, the own author and the number of its last change."""
+        with self.store.reading() as reader:
+            return {scope.name: (reader.dictionary.author(scope.author), scope.seq) for scope in reader.scopes()}
+
+    def _last_change(self, scope: str) -> tuple[bytes, int]:
+        """The author and the number of an app's last change in a scope; a hub's own may have followed it."""
+        if self.store.began_with is not None:
+            return self.store.began_with[scope]
+        with self.store.reading() as reader:
+            held = reader.scope(scope)
+            assert held is not None
+            return reader.dictionary.author(held.author), held.seq
+
+    def _edit(self, draft: Any, op: Op) -> None:
+        """Edit sets, texts, lists and maps, and remember what is to come of it."""
+        if op.edits:
+            fields.edit(draft, op.edits)
+            self._meant[op.scope, op.collection, op.key] = fields.meant(draft)
 
     def _note_create(self, truth: Truth, op: Op, name: model.Name) -> None:
         truth.write((name, EXISTENCE, name.dot), canonical.encode([op.collection, op.key]))
@@ -280,7 +368,8 @@ class Device:
             truth.increments.append((name.dot, name, "hours", op.hours))
 
     def _note_update(self, truth: Truth, op: Op, record: model.Record, dot: model.Dot) -> None:
-        for field_name, value in op.values.items():
+        wish = {WISH.field: op.to} if op.to else {}
+        for field_name, value in {**op.values, **wish}.items():
             address = model.Address(field_name, model.REGISTER)
             for name in record:
                 truth.write((name, address, dot), canonical.encode(value), *seen_at(truth, record, name, address))
@@ -305,13 +394,5 @@ class Device:
                 inner.note()
 
         with self._noting(note), self.store.writing() as writer:
-            inner = InnerChange(writer, writer.enter(scope), truth, self.wall_ms(), self.world.mint)
+            inner = InnerChange(writer, writer.enter(scope), truth, self.wall_ms(), self.mint)
             inner.run(ops)
-
-
-class NamedRow(dict[str, Any]):
-    """A row for a bulk load, whose key is none of its fields."""
-
-    def __init__(self, values: dict[str, Any], key: str) -> None:
-        super().__init__(values)
-        self.key = key

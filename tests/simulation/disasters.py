@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.simulation import cells, damage
-from tests.simulation.device import DECLARATIONS, Device
+from tests.simulation.device import Device
 from tests.simulation.disk import MOMENTS, Killed
 from tests.simulation.oracle import Violation
 from tests.simulation.stage import Stage
+from tests.simulation.world import DECLARATIONS
 
 from fieldsync.examine import LEFT
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from tests.model import Dot
     from tests.simulation.cells import Held
     from tests.simulation.damage import Damage
-    from tests.simulation.device import World
     from tests.simulation.disk import Image
     from tests.simulation.stage import Outcome
+    from tests.simulation.world import World
 
 DEVICES_MAX = 6
 BACKUPS_MAX = 4
@@ -148,7 +149,7 @@ class Disasters(Stage):
         device.store.be_sound()
         before = {scope: device.rows(scope) for scope in device.scopes()}
         whole = {scope: device.whole(scope) for scope in before}
-        with self.ledger.disaster(device):
+        with self.ledger.repair(device):
             done = self.flip(device) if self.chance.random() < 0.3 else damage.harm(device.path, self.chance)
             report = device.database.verify(repair=True)
             device.store.sync_log()  # the damage is on the disk, and so has the repair to be

@@ -12,7 +12,9 @@ from fieldsync.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.simulation.glance import Glance
 
     from fieldsync.sqlite import SQLiteWriter
 
@@ -53,6 +55,9 @@ class FlakyStore(SQLiteStore):
     def __init__(self, path: Path, notes: Path) -> None:
         super().__init__(path, full=False)
         self.is_full = False
+        self.began_with: dict[str, tuple[bytes, int]] | None = None  # where a hub's own changes follow: see mover.py
+        self.began_at: Glance | None = None
+        self._at_commit: list[Callable[[], None]] = []
         self._notes = notes
         self._commits_left = 0
         self._moment = ""
@@ -61,6 +66,7 @@ class FlakyStore(SQLiteStore):
 
     @contextmanager
     def writing(self) -> Iterator[SQLiteWriter]:
+        self._at_commit = []
         with super().writing() as writer:
             yield writer
             if self.is_full:
@@ -71,8 +77,14 @@ class FlakyStore(SQLiteStore):
                 raise Killed(self, has_written=False)
             if moment == "noted":
                 writer.commit = self._die  # type: ignore[method-assign]
+        for action in self._at_commit:
+            action()
         if moment == "after":
             raise Killed(self, has_written=True)
+
+    def at_commit(self, action: Callable[[], None]) -> None:
+        """Do something when the transaction that is under way is in the file."""
+        self._at_commit.append(action)
 
     def _die(self) -> None:
         raise Killed(self, has_written=False)

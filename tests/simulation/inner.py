@@ -1,4 +1,4 @@
-"""Writes of what the public interface cannot write yet: set elements, texts, later kinds, dismissals of late edits."""
+"""Writes below the public interface: kinds of a later version, set elements, dismissals of many late edits at once."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from tests.simulation.cells import Cid
     from tests.simulation.oracle import Truth
 
+    from fieldsync.conflicts import Claim, Conflict
     from fieldsync.sqlite import SQLiteWriter
     from fieldsync.store import Scope
 
 TAGS = model.Address("tags", model.SET)
-TEXT = model.Address("notes", 0x49)  # of a later type that merges as texts do, of any value
+TEXT = model.Address("sketch", 0x49)  # of a later type that merges as texts do, of any value
 LATER = model.Address("later", 0x40)
 
 
@@ -39,6 +40,17 @@ class Op:
     key: str
     values: dict[str, Any] = field(default_factory=dict)  # of registers
     hours: int = 0  # added to the counter
+    to: str = ""  # the scope that it is to move to
+    edits: tuple[tuple[Any, ...], ...] = ()  # of sets, texts, lists and maps: (field, what, with what)
+    settles: tuple[Conflict, Claim] | None = None  # which is what writes the values
+
+
+class NamedRow(dict[str, Any]):
+    """A row for a bulk load, whose key is none of its fields."""
+
+    def __init__(self, values: dict[str, Any], key: str) -> None:
+        super().__init__(values)
+        self.key = key
 
 
 def topmost(record: model.Record) -> model.Name:

@@ -11,13 +11,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.simulation import cells
+from tests.simulation.glance import Glance
 from tests.simulation.oracle import Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.model import Dot
-    from tests.simulation.device import Device, World
+    from tests.simulation.device import Device
+    from tests.simulation.world import World
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Ledger:
     @contextmanager
     def disaster(self, device: Device) -> Iterator[None]:
         """Something takes from a device what it may take."""
+        self.world.movers.forget(device)
         before = device.contexts()
         yield
         for scope, gone in self._gone(device, before).items():
@@ -63,8 +67,21 @@ class Ledger:
                 self.broken[scope] |= gone
 
     @contextmanager
+    def repair(self, device: Device) -> Iterator[None]:
+        """A disaster after which nobody may know any more what had become of changes that it took."""
+        before = device.contexts()
+        with self.disaster(device):
+            yield
+        for scope, gone in self._gone(device, before).items():
+            with device.store.reading() as reader:
+                kept = {one.dot for one in Glance.at(reader).kept if one.scope == scope}
+            live = cells.all_cells(device.rows(scope))
+            self.world.truth(scope).doubt(gone, device.context(scope), kept, live)
+
+    @contextmanager
     def power_cut(self, device: Device) -> Iterator[None]:
         """What was not synced goes, of which nothing may have left the device; nor may anybody rely on a hub for it."""
+        self.world.movers.forget(device)
         before, authors = device.contexts(), device.authors()
         yield
         for scope, gone in self._gone(device, before).items():
@@ -72,8 +89,9 @@ class Ledger:
             elsewhere = self.held(scope).union(*(other.provisional(scope) for other in self.devices))
             if own & elsewhere:
                 raise Violation(f"{scope}: {device.name} gave away {sorted(own)[:3]} before they were durable")
-            self.world.truth(scope).undo(own)
-            self.lose(scope, gone - own)
+            undone = own | {dot for dot in gone - elsewhere if dot[0] in device.minted}
+            self.world.truth(scope).undo(undone)
+            self.lose(scope, gone - undone)
 
     def _gone(self, device: Device, before: dict[str, set[Dot]]) -> dict[str, set[Dot]]:
         after = device.contexts() if device in self.devices else {}

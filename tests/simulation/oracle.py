@@ -32,6 +32,8 @@ class Truth:
     removed: dict[Dot, set[Cid]] = field(default_factory=dict)
     increments: list[tuple[Dot, Name, str, float]] = field(default_factory=list)
     by_dot: dict[Dot, list[Cid]] = field(default_factory=dict)
+    rank: dict[Cid, int] = field(default_factory=dict)  # in which order cells were written
+    doubtful: set[Cid] = field(default_factory=set)  # they went, and may live again: see doubt()
 
     def dots(self) -> set[Dot]:
         """All changes that were ever made, and were not undone before anybody had seen them."""
@@ -54,6 +56,7 @@ class Truth:
     def write(self, cid: Cid, value: bytes, replaces: Iterable[Cid] = (), rivals: Iterable[Cid] = ()) -> None:
         """A cell was written by somebody who saw those it replaces, and those of other incarnations of the key."""
         self.written[cid] = value
+        self.rank[cid] = len(self.rank)
         self.replaced[cid] = self._with_replaced(replaces)
         self.rivals[cid] = frozenset(rivals)
         self.by_dot.setdefault(cid[2], []).append(cid)
@@ -75,6 +78,15 @@ class Truth:
     def at(self, name: Name, address: Address, known: Iterable[Dot]) -> list[Cid]:
         """The cells that some changes wrote at an address."""
         return [cid for dot in known for cid in self.by_dot.get(dot, ()) if cid[:2] == (name, address)]
+
+    def doubt(self, given_up: set[Dot], known: set[Dot], kept: set[Dot], live: Iterable[Cid]) -> None:
+        """Damage has taken some changes out of a context, and with that the last trace of what became of them.
+
+        What of them the changes that are still accounted for had replaced or removed comes again and is taken for new,
+        unless a removal that is kept, or a cell that lives, tells of it.
+        """
+        told = set().union(*(self.removed.get(dot, set()) for dot in kept), *(self.replaced[cid] for cid in live))
+        self.doubtful |= {cid for dot in given_up for cid in self.by_dot.get(dot, ())} & self.gone(known) - told
 
     def _with_replaced(self, cids: Iterable[Cid]) -> frozenset[Cid]:
         some = frozenset(cids)
@@ -99,7 +111,7 @@ class Truth:
         if lost:
             raise Violation(f"lost: {sorted(lost)[:3]}")
         held = {cid for dot in known | partly for cid in self.by_dot.get(dot, ())}
-        risen = live.keys() - (held - self.gone(known))
+        risen = live.keys() - (held - self.gone(known)) - self.doubtful
         if risen:
             raise Violation(f"risen: {sorted(risen)[:3]}")
         wrong = {cid for cid, value in live.items() if value != self.written[cid]}
@@ -119,9 +131,14 @@ class Truth:
                     for dot, name, counter, amount in self.increments
                     if dot in counted and name in record and counter == field_name
                 )
-                if model.read(record, field_name, kind, 0) != total:
+                has_risen = any(name in record for name, *_ in self.doubtful)
+                if model.read(record, field_name, kind, 0) != total and not has_risen:
                     raise Violation(f"{field_name} counts {model.read(record, field_name, kind, 0)}, not {total}")
             elif not kind & (model.SIDE_BY_SIDE | model.HAS_SUB):
                 name, top = max(some, key=lambda pair: pair[1].stamp)
-                if any((name, top.address, top.stamp.dot) in self.rivals[n, c.address, c.stamp.dot] for n, c in some):
+                cid = name, top.address, top.stamp.dot
+                named = [(n, c.address, c.stamp.dot) for n, c in some]
+                if any(one in self.rivals[other] for one in named for other in named) and not self.doubtful:
+                    raise Violation(f"{field_name} was written knowingly, and is a conflict")
+                if cid not in self.doubtful and any(cid in self.rivals[n, c.address, c.stamp.dot] for n, c in some):
                     raise Violation(f"{field_name} reads a value that was overwritten")

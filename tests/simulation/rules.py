@@ -11,6 +11,7 @@ from unittest.mock import patch
 from tests import model
 from tests.simulation import cells
 from tests.simulation.disaster_rules import DISASTER_RULES
+from tests.simulation.moving_rules import MOVING_RULES
 
 from fieldsync import exchange, existence, giving, leaving, record, taking
 from fieldsync.changes import TakenChange
@@ -274,6 +275,18 @@ def left_with_relayed() -> Iterator[None]:
 
 
 @contextmanager
+def compacted_over_gaps() -> Iterator[None]:
+    """A text is written anew over all that is known of each author, though some of it may not have come yet."""
+
+    def known(change: LocalChange) -> dict[int, int]:
+        numbered = change.writer.dictionary.numbered(change.writer.context(change.scope.id))
+        return {author: high for author, _, high in numbered}
+
+    with patch.object(LocalChange, "_contiguous", known):
+        yield
+
+
+@contextmanager
 def author_again() -> Iterator[None]:
     """Who enters a scope again writes under the author of before, from number 1."""
     kept = LocalChange._with_author
@@ -309,6 +322,8 @@ RULES = {
         drops_before_done,
         left_with_relayed,
         author_again,
+        compacted_over_gaps,
         *DISASTER_RULES,
+        *MOVING_RULES,
     )
 }

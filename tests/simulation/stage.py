@@ -19,7 +19,8 @@ from fieldsync.session import Session
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.simulation.device import Device, World
+    from tests.simulation.device import Device
+    from tests.simulation.world import World
 
     from fieldsync.replica import Replica
     from fieldsync.report import Mended, Report
@@ -36,11 +37,17 @@ class Outcome:
 
 
 @contextmanager
-def nothing_to_mend() -> Iterator[None]:
-    """A session that finds equal contexts and unequal records has found a bug, which it must not mend."""
+def nothing_to_mend(world: World | None = None) -> Iterator[None]:
+    """A session that finds equal contexts and unequal records has found a bug, which it must not mend.
 
-    def look(_replica: Replica, mended: Mended) -> None:
-        raise Violation(f"{mended.scope}: equal contexts, and unequal records")
+    But where damage made that out of what cannot be known any more (Truth.doubt), that is what mending is for.
+    """
+    kept = mending.look
+
+    def look(replica: Replica, mended: Mended) -> None:
+        if world is None or not world.truth(mended.scope).doubtful:
+            raise Violation(f"{mended.scope}: equal contexts, and unequal records")
+        kept(replica, mended)
 
     with patch.object(mending, "look", look):
         yield

@@ -1,10 +1,15 @@
 _Incarnation = tuple[int, int, int]  # author id, seq, n
 _Pieces = list[tuple[bytes, int, int]]  # packed, how many cells it has, their lowest time
 _Dot = tuple[int, int]  # author id, seq
-_Cell = tuple[int, bytes, _Dot, bytes]  # field id, sub, dot, value
+_Cell = tuple[int, bytes, _Dot, bytes, tuple[_Dot, ...]]  # field id, sub, dot, value, seen
 
 def move(
-    items: list[tuple[bytes, _Incarnation, int]], author: int, seq: int, without: int, fields: bytes, authors: bytes
+    items: list[tuple[bytes, _Incarnation, int, dict[int, bytes]]],
+    author: int,
+    seq: int,
+    without: int,
+    fields: bytes,
+    authors: bytes,
 ) -> list[tuple[_Pieces, list[tuple[_Incarnation, bytes]]]]: ...
 def follow(
     items: list[tuple[bytes, _Incarnation, dict[tuple[int, bytes], set[_Dot]]]],
