@@ -823,20 +823,27 @@ cdef object read_single(Record *record, tuple wanted, tuple defaults, const uint
     return tuple(out)
 
 
-def read(bytes data not None, tuple wanted not None, tuple defaults not None, bytes fields not None,
+def read(list records not None, tuple wanted not None, tuple defaults not None, bytes fields not None,
          bytes authors not None):
-    """The values of the wanted fields of a record, as one tuple; a field without a cell reads as its default."""
+    """The values of the wanted fields of each packed record; a field without a cell reads as its default."""
     cdef Fields f = fields_of(fields)
     cdef const uint8_t *names = <const uint8_t *>PyBytes_AS_STRING(authors)
     cdef Record record = Record(NULL, 0, 0)
     cdef Py_ssize_t i
+    cdef bytes data
+    cdef list out = []
+    if len(wanted) != len(defaults):
+        raise ValueError("as many defaults as fields are wanted")
     try:
-        parse_record(data, &record, &f, author_count(authors))
-        if len(wanted) != len(defaults):
-            raise ValueError("as many defaults as fields are wanted")
-        if record.count == 1:
-            return read_single(&record, wanted, defaults, names)
-        return tuple([read_field(&record, wanted[i], names, defaults[i]) for i in range(len(wanted))])
+        for data in records:
+            record.count = 0
+            parse_record(data, &record, &f, author_count(authors))
+            if record.count == 1:
+                out.append(read_single(&record, wanted, defaults, names))
+            else:
+                every = [read_field(&record, wanted[i], names, defaults[i]) for i in range(len(wanted))]
+                out.append(tuple(every))
+        return out
     finally:
         record_free(&record)
 

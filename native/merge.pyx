@@ -459,30 +459,56 @@ cdef object pack_alive(Work *work, const Record *record):
     return PyBytes_FromStringAndSize(<const char *>work.packed.data, <Py_ssize_t>work.packed.size)
 
 
+cdef int number_sorter(const void *a, const void *b) noexcept nogil:
+    cdef uint64_t one = (<const uint64_t *>a)[0]
+    cdef uint64_t other = (<const uint64_t *>b)[0]
+    return (one > other) - (one < other)
+
+
 cdef object changed_fields(Work *work):
-    return tuple(sorted({work.changed[i] for i in range(work.changed_count)}))
+    """Field ids, ascending, each once."""
+    cdef size_t i
+    cdef size_t kept = 0
+    if work.changed_count > 1:
+        qsort(work.changed, work.changed_count, sizeof(uint64_t), number_sorter)
+    for i in range(work.changed_count):
+        if kept == 0 or work.changed[i] != work.changed[kept - 1]:
+            work.changed[kept] = work.changed[i]
+            kept += 1
+    if kept == 1:
+        return (work.changed[0],)
+    return tuple([work.changed[i] for i in range(kept)])
+
+
+cdef int event_sorter(const void *a, const void *b) noexcept nogil:
+    return order_stamps(&(<const Event *>a).dot, &(<const Event *>b).dot)
 
 
 cdef object net_events(Work *work):
-    """(author, seq, by) for each change whose number of live cells here rose or fell."""
+    """(author, seq, by) for each change whose number of live cells here rose or fell, ascending."""
     cdef size_t i
-    cdef dict total = None
-    if work.event_count == 0:
-        return ()
-    if work.event_count == 1:
-        return ((work.events[0].dot.author, work.events[0].dot.seq, work.events[0].by),) if work.events[0].by else ()
-    total = {}
+    cdef size_t kept = 0
+    cdef Event *events = work.events
+    if work.event_count > 1:
+        qsort(events, work.event_count, sizeof(Event), event_sorter)
     for i in range(work.event_count):
-        dot = (work.events[i].dot.author, work.events[i].dot.seq)
-        total[dot] = total.get(dot, 0) + work.events[i].by
-    return tuple([(author, seq, by) for (author, seq), by in total.items() if by])
+        if kept and same_dot(&events[i].dot, &events[kept - 1].dot):
+            events[kept - 1].by += events[i].by
+        else:
+            if kept and events[kept - 1].by == 0:
+                kept -= 1
+            events[kept] = events[i]
+            kept += 1
+    if kept and events[kept - 1].by == 0:
+        kept -= 1
+    return tuple([(events[i].dot.author, events[i].dot.seq, events[i].by) for i in range(kept)])
 
 
 cdef object outcome(Work *work, const Record *record, object events):
     """What became of one record: see merge."""
     cdef size_t i
     cdef const Incarnation *inc
-    headless = []
+    cdef list headless = []
     for i in range(record.count):
         inc = &record.incarnations[i]
         if not inc.alive and inc.count:

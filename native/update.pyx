@@ -8,6 +8,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp
 
 from bytes cimport Reader, left, read_byte, read_bytes, read_varint, reader_of
+from siphash cimport Digest, digest_add, siphash
 
 cdef enum:
     KIND_TEXT = 41
@@ -240,3 +241,24 @@ def clocks(bytes update not None, int kind):
         if clock > ends.get(client, 0) and clock > starts.get(client, 0):
             starts[client] = clock
     return starts, ends
+
+
+def summary(updates, bytes secret not None):
+    """(key, bytes in all, bytes of the largest) of updates, in any order; what is no bytes does not count.
+
+    key: the sum of their SipHash-2-4-128 under `secret`, 16 bytes, modulo 2**128.
+    """
+    cdef Digest total = Digest(0, 0)
+    cdef size_t size = 0
+    cdef size_t largest = 0
+    cdef size_t one
+    if len(secret) != 16:
+        raise ValueError("a secret has 16 bytes")
+    for update in updates:
+        if type(update) is bytes:
+            one = <size_t>PyBytes_GET_SIZE(update)
+            digest_add(&total, siphash(<const uint8_t *>PyBytes_AS_STRING(secret),
+                                       <const uint8_t *>PyBytes_AS_STRING(update), one))
+            size += one
+            largest = max(largest, one)
+    return (<object>total.high << 64) | <object>total.low, size, largest

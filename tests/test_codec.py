@@ -397,7 +397,7 @@ def test_reads_are_the_models(history, at, wanted):
         assert same(codec.read_all(packed, numbers.field_bytes, numbers.author_bytes), model.read_all(record))
         expected = [model.read(record, *numbers.fields[number], "default") for number in wanted]
         defaults = ("default",) * len(wanted)
-        got = codec.read(packed, tuple(wanted), defaults, numbers.field_bytes, numbers.author_bytes)
+        (got,) = codec.read([packed], tuple(wanted), defaults, numbers.field_bytes, numbers.author_bytes)
         assert same(list(got), expected)
         row = ("head", 5, packed)
         (wide,) = codec.widen([row], tuple(wanted), defaults, as_column, numbers.field_bytes, numbers.author_bytes)
@@ -439,7 +439,7 @@ def test_counters_add_up_whatever_others_wrote(totals):
     record = {name: Incarnation(None, frozenset(cells))}
     for some in numbers:
         some.authors.append(name.author)
-        got = codec.read(some.pack(record), (3,), (0,), some.field_bytes, some.author_bytes)
+        (got,) = codec.read([some.pack(record)], (3,), (0,), some.field_bytes, some.author_bytes)
         assert same(got[0], model.add_up(totals) if totals else 0)
 
 
@@ -490,7 +490,7 @@ def test_damaged_records_are_read_or_refused(history, at, data):
     everything, nothing = tuple(range(1, len(FIELDS) + 1)), (None,) * len(FIELDS)
     for act in (
         lambda raw: codec.read_all(raw, FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.read(raw, everything, nothing, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: codec.read([raw], everything, nothing, FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.widen([(raw,)], everything, nothing, as_column, FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.incarnations([raw], FIELD_BYTES, AUTHOR_BYTES),
         lambda raw: codec.stamps([raw], FIELD_BYTES, AUTHOR_BYTES),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync import record
@@ -10,9 +12,9 @@ from fieldsync.changes import REMOVING
 from fieldsync.store import HEADLESS, ChangeRow, Dot, Entry, OrphanRow, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from fieldsync.record import Outcome, Removal
+    from fieldsync.record import MergeItem, Outcome, Removal
     from fieldsync.store import Scope, Writer
 
 
@@ -28,6 +30,21 @@ class Target:
     pieces: tuple[bytes, ...] = ()
     removals: tuple[Removal, ...] = ()
     created: dict[Dot, int] | None = None  # creating change -> the number of the incarnation in it
+
+    def join(self, other: Target) -> None:
+        """Take in what is to be merged into another incarnation of the same record."""
+        self.orphans += other.orphans
+        self.pieces += other.pieces
+        self.removals += other.removals
+        self.created = {**(self.created or {}), **(other.created or {})} or None
+
+    def merge_item(self) -> MergeItem:
+        """The same as the kernel takes it."""
+        olds = tuple([orphan.packed for orphan in self.orphans]) if self.orphans else ()
+        if self.row is not None:
+            olds = (self.row.packed, *olds)
+        name = (self.collection_name, self.key) if self.key is not None else None
+        return olds, self.pieces, self.removals, name
 
     def number_in(self, dot: Dot) -> int:
         """The number of the incarnation that a change created here, or -1."""
@@ -76,16 +93,26 @@ class NewRecords:
     records: list[tuple[int, str, bytes]]
 
 
+class Landed(NamedTuple):
+    """What one call of land, or of land_new, did, for the audit log (recording.py)."""
+
+    scope: str
+    targets: list[Target]
+    outcomes: list[Outcome | None]
+    arrivals: list[Arrival]
+    news: list[NewRecords]
+
+
 @dataclass(slots=True)
 class _Batch:
     """What the outcomes of one merge ask of the store."""
 
-    inserts: dict[int, list[Row]] = field(default_factory=dict)
-    updates: dict[int, list[tuple[int, bytes]]] = field(default_factory=dict)
-    deletes: dict[int, list[int]] = field(default_factory=dict)
+    inserts: dict[int, list[Row]] = field(default_factory=lambda: defaultdict(list))
+    updates: dict[int, list[tuple[int, bytes]]] = field(default_factory=lambda: defaultdict(list))
+    deletes: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
     stale_orphans: list[int] = field(default_factory=list)
     live: dict[Dot, int] = field(default_factory=dict)  # change -> live cells gained, or lost if negative
-    places: dict[Dot, set[Entry]] = field(default_factory=dict)  # change -> rows in which it came to have cells
+    places: dict[Dot, list[Entry]] = field(default_factory=lambda: defaultdict(list))  # where it came to have cells
     next_rows: dict[int, int] = field(default_factory=dict)
     moved: list[tuple[bytes, Entry, Target | None]] = field(default_factory=list)  # packed cells and their new row
     touched: list[Touched] = field(default_factory=list)
@@ -93,21 +120,14 @@ class _Batch:
 
 def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arrival]) -> tuple[Scope, list[Touched]]:
     """Merge a batch into a scope, inside a write transaction; returns the scope with its new digest, not yet saved."""
-    items = [
-        (
-            (*([target.row.packed] if target.row else []), *[orphan.packed for orphan in target.orphans]),
-            target.pieces,
-            target.removals,
-            (target.collection_name, target.key) if target.key is not None else None,
-        )
-        for target in targets
-    ]
+    items = [target.merge_item() for target in targets]
     outcomes, difference = record.merge_all(writer.dictionary, record.digest_key(scope.name), items)
     batch = _Batch()
     for target, outcome in zip(targets, outcomes, strict=True):
         if outcome is not None:
             _settle(writer, scope, batch, target, outcome)
-    _place_moved(writer, batch)
+    if batch.moved:
+        _place_moved(writer, batch)
     _write_rows(writer, batch)
     names = {
         removal[:3]: (target.collection, target.key)
@@ -116,6 +136,7 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
         for removal in target.removals
     }
     _write_index(writer, scope, batch, arrivals, names)
+    writer.note_landed(Landed(scope.name, targets, outcomes, arrivals, []))
     return scope._replace(digest=record.add_digests(scope.digest, difference)), batch.touched
 
 
@@ -127,46 +148,47 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
     for new in news:
         first = next_rows.get(new.collection) or writer.next_row(new.collection)
         next_rows[new.collection] = first + len(new.records)
-        rows = [Row(first + i, scope.id, key, packed) for i, (_, key, packed) in enumerate(new.records)]
+        numbers, keys, pieces = zip(*new.records, strict=True)
+        rows = [_row((first + i, scope.id, key, packed)) for i, (_, key, packed) in enumerate(new.records)]
         writer.insert_rows(new.collection, rows)
-        pieces, keys = [packed for _, _, packed in new.records], [key for _, key, _ in new.records]
         digest_key = record.digest_key(scope.name)
-        difference = record.digest_of_new(writer.dictionary, digest_key, pieces, new.collection_name, keys)
+        difference = record.digest_of_new(writer.dictionary, digest_key, list(pieces), new.collection_name, list(keys))
         scope = scope._replace(digest=record.add_digests(scope.digest, difference))
         _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
-        entries.extend(Entry(new.collection, n, first + i, 1) for i, (n, _, _) in enumerate(new.records))
-        touched.extend(Touched(new.collection, scope.name, key, False, True) for _, key, _ in new.records)
+        entries.extend(_runs(new.collection, numbers, first))
+        touched.extend([_touched((new.collection, scope.name, key, False, True)) for key in keys])
     writer.put_changes(
         scope.id,
         [
-            ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, arrival.live, compress(entries))
+            ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, arrival.live, sorted(entries))
             for arrival, entries in places.values()
         ],
     )
+    writer.note_landed(Landed(scope.name, [], [], [], news))
     return scope, touched
 
 
 def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome: Outcome) -> None:
     """Turn what became of one target into rows to write and places to enter in the index."""
     live, headless, _, events = outcome
-    number = target.row.id if target.row else 0
-    if live and target.row:
-        batch.updates.setdefault(target.collection, []).append((number, live))
+    collection, row, key = target.collection, target.row, target.key
+    number = row.id if row is not None else 0
+    if live and row is not None:
+        batch.updates[collection].append((number, live))
     elif live:
-        number = _new_row(writer, batch, target.collection)
-        assert target.key is not None
-        batch.inserts.setdefault(target.collection, []).append(Row(number, scope.id, target.key, live))
-    elif target.row:
-        batch.deletes.setdefault(target.collection, []).append(number)
-    if live or target.row:
-        assert target.key is not None
-        batch.touched.append(Touched(target.collection, scope.name, target.key, target.row is not None, bool(live)))
+        number = _new_row(writer, batch, collection)
+        assert key is not None
+        batch.inserts[collection].append(Row(number, scope.id, key, live))
+    elif row is not None:
+        batch.deletes[collection].append(number)
+    if live or row is not None:
+        assert key is not None
+        batch.touched.append(_touched((collection, scope.name, key, row is not None, bool(live))))
     for author, seq, by in events:
         dot = (author, seq)
         batch.live[dot] = batch.live.get(dot, 0) + by
         if by > 0 and live:
-            place = Entry(target.collection, target.number_in(dot), number, 1)
-            batch.places.setdefault(dot, set()).add(place)
+            batch.places[dot].append(_entry((collection, target.number_in(dot), number, 1)))
     if headless or target.orphans:
         _settle_headless(writer, scope, batch, target, outcome, number)
 
@@ -194,7 +216,7 @@ def _place_moved(writer: Writer, batch: _Batch) -> None:
         for _, _, author, seq, _ in stamps:
             dot = (author, seq)
             n = target.number_in(dot) if target else -1
-            batch.places.setdefault(dot, set()).add(place._replace(n=n))
+            batch.places[dot].append(place._replace(n=n))
 
 
 def _new_row(writer: Writer, batch: _Batch, collection: int) -> int:
@@ -207,7 +229,7 @@ def _write_rows(writer: Writer, batch: _Batch) -> None:
     for collection, ids in batch.deletes.items():
         writer.delete_rows(collection, ids)
     for collection, updates in batch.updates.items():
-        writer.update_rows(collection, updates)
+        writer.update_rows(collection, sorted(updates))  # in the order of the file, so that each page is met once
     for collection, rows in batch.inserts.items():
         writer.insert_rows(collection, rows)
     if batch.stale_orphans:
@@ -227,7 +249,7 @@ def _write_index(
     for arrival in arrivals:
         known = writer.change(scope.id, arrival.dot) if arrival.may_be_known else None
         gained = batch.live.pop(arrival.dot, 0)
-        places = batch.places.pop(arrival.dot, set())
+        places = batch.places.pop(arrival.dot, [])
         if arrival.flags & REMOVING:
             kept = writer.removals_by(scope.id, arrival.dot, known.entries) if known else []
             writer.put_removals(scope.id, arrival.dot, arrival.removals, names)
@@ -236,7 +258,7 @@ def _write_index(
             continue
         if known:
             gained += known.live
-            places |= set(expand(known.entries))
+            places += expand(known.entries)
         if gained > 0:
             rows.append(_entered(arrival, known, gained, compress(places)))
         elif known:  # what was here of it went with what came
@@ -267,25 +289,39 @@ def _moved(writer: Writer, scope: Scope, batch: _Batch) -> list[ChangeRow]:
     for dot, places in batch.places.items():
         known = writer.change(scope.id, dot)
         if known:
-            entries = compress(places | set(expand(known.entries)))
+            entries = compress(places + expand(known.entries))
             rows.append(known._replace(entries=entries, live=max(1, known.live + batch.live.get(dot, 0))))
     return rows
 
 
+def _runs(collection: int, numbers: Iterable[int], first: int) -> list[Entry]:
+    """The entries of new records of those numbers, in rows one after the other."""
+    runs: list[Entry] = []
+    n = count = 0
+    for number in numbers:
+        if number != n + count and count:
+            runs.append(Entry(collection, n, first, count))
+            first, count = first + count, 0
+        n = n if count else number
+        count += 1
+    return [*runs, Entry(collection, n, first, count)]
+
+
 def compress(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries of single rows as runs, sorted."""
+    """Entries of single rows, which may be there twice, as runs, sorted."""
     runs: list[Entry] = []
     collection = n = row = count = 0
-    for entry in sorted(entries):
-        follows = entry.collection == collection and entry.row == row + count
-        if count and follows and entry.n == (n + count if n >= 0 else -1):
+    for place in sorted(set(entries)):
+        follows = place[2] == row + count and place[0] == collection
+        if count and follows and place[1] == (n + count if n >= 0 else -1):
             count += 1
             continue
         if count:
-            runs.append(Entry(collection, n, row, count))
-        collection, n, row, _ = entry
-        count = 1
-    return [*runs, Entry(collection, n, row, count)] if count else runs
+            runs.append(_entry((collection, n, row, count)))
+        collection, n, row, count = place
+    if count:
+        runs.append(_entry((collection, n, row, count)))
+    return runs
 
 
 def compress_removals(removals: Iterable[Removal]) -> list[Entry]:
@@ -306,3 +342,9 @@ def expand(entries: Iterable[Entry]) -> list[Entry]:
         for run in entries
         for i in range(run.count)
     ]
+
+
+# past the arguments of __new__, which for each of many rows cost more than the tuple
+_entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
+_row: Callable[[tuple[int, int, str, bytes]], Row] = partial(tuple.__new__, Row)
+_touched: Callable[[tuple[int, str, str, bool, bool]], Touched] = partial(tuple.__new__, Touched)

@@ -87,7 +87,7 @@ def check(received: Chunk) -> None:
 
 
 def _may_name_a_collection(name: str) -> bool:
-    is_taken = name.lower().startswith(("fs_", "sqlite_"))
+    is_taken = name.lower().startswith(("fs_", "sqlite_", "fieldsync_"))
     return 0 < len(name.encode()) <= COLLECTION_NAME_BYTES_MAX and name.isprintable() and not is_taken
 
 

@@ -5,35 +5,51 @@ from decimal import Decimal
 from typing import Any, Final
 
 from fieldsync import codec
+from fieldsync.documents import Splice
 from fieldsync.edits import AnyDraft, draft
 from fieldsync.schema import Collection, Field
-from fieldsync.texts import Splice
 from fieldsync.transaction import KINDS
 from fieldsync.values import Number, Value
 
 CONTAINERS = (list, dict)  # values that an app may change in place
 _CONTAINER_TYPES = frozenset(CONTAINERS)
+_NONE: Final[dict[Any, Any]] = {}  # what most drafts have none of; taken for a new one before anything is put in
 
 
 class Draft:
     """What a transaction does to one record: `record` is what the app gets, reads and sets attributes of."""
 
-    __slots__ = ("_assigned", "_before", "_given", "_over", "_texts", "_values", "collection", "record")
+    __slots__ = (
+        "_assigned",
+        "_before",
+        "_given",
+        "_kept",
+        "_over",
+        "_texts",
+        "_values",
+        "_whole",
+        "collection",
+        "record",
+    )
 
-    def __init__(self, collection: Collection, key: str, scope: str, values: Any) -> None:
+    def __init__(self, collection: Collection, key: str, scope: str, values: Any, whole: Any = None) -> None:
+        """whole: the values, if the record is new and they are plain ones of all fields."""
         self._before = values
         self._values: Any = dict(values) if collection.record is None else list(values)
-        self._assigned: dict[str, Field] = {}
+        self._assigned: dict[str, Field] = _NONE
         self._over = False
         self._given: dict[str, Value] | None = None  # of a new record: what it was created with, until more is assigned
-        self._texts: dict[str, str] = {}
+        self._whole: tuple[Value, ...] | None = whole  # the same, where it was a value of each field and all plain
+        self._texts: dict[str, str] = _NONE
+        self._kept: dict[tuple[str, int], Any] = _NONE  # what cells held, to be written as it came
         for name in collection.sets:
             place = collection.places[name]
             self._values[place] = set(self._values[place])
         for shared in collection.shared:
             place = collection.places[shared.name]
             self._values[place] = draft(KINDS[shared.kind], self._values[place])
-        if not _CONTAINER_TYPES.isdisjoint(map(type, values.values() if isinstance(values, dict) else values)):
+        every = values.values() if isinstance(values, dict) else values
+        if whole is None and not _CONTAINER_TYPES.isdisjoint(map(type, every)):
             # by text, because 1, True and 1.0 are equal and yet different values
             named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
             self._texts = {name: repr(value) for name, value in named if isinstance(value, CONTAINERS)}
@@ -43,10 +59,13 @@ class Draft:
     @classmethod
     def create(cls, collection: Collection, key: str, scope: str, given: Mapping[str, object]) -> "Draft":
         """A draft of a record that does not exist yet: what it is given and its defaults are its first writes."""
-        written = collection.check_new(given)
-        draft = cls(collection, key, scope, collection.fill(written))
+        if collection.plain and (whole := collection.usual(given)) is not None:
+            draft = cls(collection, key, scope, whole, whole)
+        else:
+            written = collection.check_new(given)
+            draft = cls(collection, key, scope, collection.fill(written))
+            draft._given = written
         draft._before = collection.absent
-        draft._given = written
         return draft
 
     def assign(self, name: str, value: object) -> None:
@@ -63,13 +82,43 @@ class Draft:
             self._increment(field, checked)
         self._values[self.collection.place(name)] = set(checked) if field.kind == "set" else field.shown(checked)
         self._open_up()
-        self._assigned[name] = field
+        self._kept.pop(field.cell, None)
+        self._assigned = {**self._assigned, name: field}
+
+    def keep(self, cell: tuple[str, int], value: object) -> None:
+        """Write to a register, by the name and kind of its cells, what one of them held, of whatever type."""
+        name = self.collection.name_of(cell)
+        if self.collection.record is None or name in self.collection.places:
+            self._values[self.collection.place(name)] = self.collection.field(name).shown(value)
+            self._assigned.pop(name, None)
+            self._texts.pop(name, None)
+        self._kept = {**self._kept, cell: value}
+
+    def kept(self) -> dict[tuple[str, int], Any]:
+        """What is written as it came, by the names and kinds of the cells."""
+        return self._kept
 
     def _open_up(self) -> None:
         """From here on, a new record is not just what it was created with."""
         if self._given is not None:
             self._assigned = {name: self.collection.field(name) for name in self._given}
             self._given = None
+        if self._whole is not None:
+            self._assigned = {field.name: field for field in self.collection.fields}
+            self._whole = None
+
+    def just_given(self) -> dict[tuple[str, int], Value] | None:
+        """What a new record begins with, by cells, where that is all: a value of each field, and all of them plain."""
+        if self._whole is None or self._kept:
+            return None
+        return dict(zip(self.collection.cells, self._whole, strict=True))
+
+    def just_assigned(self) -> dict[tuple[str, int], Value] | None:
+        """What a record that is there was assigned, by cells, where all its fields are plain; else None."""
+        if not self.collection.plain or self._kept or self._texts:
+            return None
+        places, cells = self.collection.places, self.collection.cells
+        return {cells[place]: self._values[place] for place in [places[name] for name in self._assigned]}
 
     def changes(self) -> dict[str, Value]:
         """Registers that were assigned, an equal value included, and lists and dicts that were changed in place."""
@@ -106,12 +155,12 @@ class Draft:
 
     def splices(self) -> dict[tuple[str, int], list[Splice]]:
         """By text, list or map, and its kind, the edits of those that were edited."""
-        every = {(one.name, KINDS[one.kind]): self._shared(one.name).splices() for one in self.collection.shared}
+        every = {one.cell: self._shared(one.name).splices() for one in self.collection.shared}
         return {pair: splices for pair, splices in every.items() if splices}
 
     def began_with(self) -> dict[tuple[str, int], Any]:
         """By text, list or map, and its kind, what those of a new record hold that are not empty."""
-        every = {(one.name, KINDS[one.kind]): self._shared(one.name).value() for one in self.collection.shared}
+        every = {one.cell: self._shared(one.name).value() for one in self.collection.shared}
         return {pair: value for pair, value in every.items() if value}
 
     def close(self) -> None:

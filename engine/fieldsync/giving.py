@@ -12,7 +12,9 @@ from fieldsync.limits import (
     CHUNK_CELLS_FIRST,
     CHUNK_CELLS_TARGET,
     CHUNK_CHANGES_MAX,
-    FETCH_ROWS_TARGET,
+    FETCH_BYTES_TARGET,
+    FETCH_ROWS_FIRST,
+    FETCH_ROWS_MAX,
 )
 from fieldsync.store import HEADLESS, ChangeRow, OrphanRow, Row
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from fieldsync.context import Context
     from fieldsync.store import Reader, Scope
 
-Held = dict[tuple[int, int], Row | OrphanRow]  # by (collection, row number)
+Places = dict[int, dict[int, bool]]  # collection -> row -> whether the change created the record there
 
 
 @dataclass(slots=True)
@@ -35,6 +37,13 @@ class _Load:
     parts: int = 0
     cells_target: int = CHUNK_CELLS_TARGET
     weight: int = 0  # bytes of the packed records read, and of names
+
+    def name(self, collection: int, key: str | None) -> Name | None:
+        """A record's name, under the chunk's number for its collection, where it is known."""
+        if key is None or collection == HEADLESS:
+            return None
+        self.weight += len(key)
+        return self.numbers.setdefault(collection, len(self.numbers)), key
 
     def has_room(self, row: ChangeRow) -> bool:
         """Whether a change may join; a second part of a group has to."""
@@ -68,70 +77,99 @@ def give(reader: Reader, scope: Scope, dots: Context, first: int = 0) -> Iterato
 
     target = size_of(first)
     load = _Load(cells_target=target)
-    for rows in _slices(reader.changes(scope.id, dots)):
-        held = _fetch(reader, rows)
-        for row in rows:
+    for given, held in _Fetcher(reader).fetch(reader.changes(scope.id, dots)):
+        for row, places in given:
             if not load.has_room(row):
                 yield chunk_of(load)
                 target = next_size(target)
                 load = _Load(cells_target=target)
-            _add(reader, scope, row, held, load)
+            _add(reader, scope, row, places, held, load)
     if load.changes:
         yield chunk_of(load)
 
 
-def _slices(rows: Iterator[ChangeRow]) -> Iterator[list[ChangeRow]]:
-    """Changes whose records are fetched together: few at a time, for records may be large."""
-    some: list[ChangeRow] = []
-    places = 0
-    for row in rows:
-        some.append(row)
-        places += sum(entry.count for entry in row.entries)
-        if places >= FETCH_ROWS_TARGET:
-            yield some
-            some, places = [], 0
-    if some:
-        yield some
+@dataclass(slots=True)
+class _Held:
+    """What is at the places of some changes, by row number."""
+
+    rows: dict[int, dict[int, Row]] = field(default_factory=dict)  # by collection
+    orphans: dict[int, OrphanRow] = field(default_factory=dict)
 
 
-def _fetch(reader: Reader, rows: list[ChangeRow]) -> Held:
-    """The rows that changes name, by (collection, row number)."""
-    wanted: dict[int, set[int]] = {}
-    for row in rows:
-        if not row.flags & REMOVING:
-            for entry in row.entries:
-                wanted.setdefault(entry.collection, set()).update(range(entry.row, entry.row + entry.count))
-    held: Held = {}
-    for collection, ids in wanted.items():
-        found = reader.orphans_by_id(sorted(ids)) if collection == HEADLESS else reader.by_id(collection, sorted(ids))
-        held.update({(collection, row.id): row for row in found})
-    return held
+@dataclass(slots=True)
+class _Fetcher:
+    """Reads the records of several changes at a time: as many as fit into memory, so that each page is met seldom."""
+
+    reader: Reader
+    rows: int = FETCH_ROWS_FIRST  # how many are read next; the first ones tell how large they are
+
+    def fetch(self, rows: Iterator[ChangeRow]) -> Iterator[tuple[list[tuple[ChangeRow, Places]], _Held]]:
+        """Changes with their places, and what is there."""
+        some: list[tuple[ChangeRow, Places]] = []
+        count = 0
+        for row in rows:
+            places = {} if row.flags & REMOVING else _places(row)
+            some.append((row, places))
+            count += sum(map(len, places.values()))
+            if count >= self.rows:
+                yield some, self._held([places for _, places in some])
+                some, count = [], 0
+        if some:
+            yield some, self._held([places for _, places in some])
+
+    def _held(self, every: list[Places]) -> _Held:
+        wanted: dict[int, set[int]] = {}
+        for places in every:
+            for collection, numbers in places.items():
+                wanted.setdefault(collection, set()).update(numbers)
+        held = _Held()
+        held.orphans = {row.id: row for row in self.reader.orphans_by_id(sorted(wanted.pop(HEADLESS, ())))}
+        for collection, ids in wanted.items():
+            held.rows[collection] = {row[0]: row for row in self.reader.by_id(collection, sorted(ids))}
+        sizes = [len(row[3]) for rows in held.rows.values() for row in rows.values()]
+        sizes += [len(orphan.packed) for orphan in held.orphans.values()]
+        if sizes:
+            self.rows = min(max(FETCH_ROWS_FIRST, FETCH_BYTES_TARGET * len(sizes) // sum(sizes)), FETCH_ROWS_MAX)
+        return held
 
 
-def _add(reader: Reader, scope: Scope, row: ChangeRow, held: Held, load: _Load) -> None:
+def _places(row: ChangeRow) -> Places:
+    """The rows that a change names, each once, though entries may name it twice: as created there, and as edited."""
+    found: Places = {}
+    for collection, n, first, count in row.entries:
+        numbers = found.setdefault(collection, {})
+        if n >= 0:
+            numbers.update(dict.fromkeys(range(first, first + count), True))
+        elif count == 1:
+            numbers.setdefault(first, False)
+        else:
+            for number in range(first, first + count):
+                numbers.setdefault(number, False)
+    return found
+
+
+def _add(reader: Reader, scope: Scope, row: ChangeRow, places: Places, held: _Held, load: _Load) -> None:
     """Add one change, as the kernel takes it, to a chunk's load."""
     records: list[tuple[bytes, Name | None]] = []
     removals = []
     if row.flags & REMOVING:
         removals = reader.removals_by(scope.id, (row.author, row.seq), row.entries)
-    else:
-        # a row once, though entries may name it twice: as where the change created a record, and where it has cells
-        created = {(run.collection, run.row + i) for run in row.entries if run.n >= 0 for i in range(run.count)}
-        for place in dict.fromkeys([(run.collection, run.row + i) for run in row.entries for i in range(run.count)]):
-            found = held.get(place)
-            if isinstance(found, OrphanRow):
-                known = found.key is not None and found.collection != HEADLESS
-                number = load.numbers.setdefault(found.collection, len(load.numbers)) if known else 0
-                records.append((found.packed, (number, found.key or "") if known else None))
-            elif found is not None and found.scope == scope.id:
-                # others know it by its incarnation; a row may be another record's by now
-                named = place in created and (row.live == row.parts or _creates(reader, row, found.packed))
-                name = (load.numbers.setdefault(place[0], len(load.numbers)), found.key) if named else None
-                records.append((found.packed, name))
+    for collection, numbers in places.items():
+        if collection == HEADLESS:
+            orphans = [held.orphans[number] for number in numbers if number in held.orphans]
+            records += [(orphan.packed, load.name(orphan.collection, orphan.key)) for orphan in orphans]
+            continue
+        there = map(held.rows[collection].get, numbers)
+        here = [found for found in there if found and found[1] == scope.id]  # a row may be another record's by now
+        if not any(numbers.values()):  # others know it by its incarnation
+            records += [(found[3], None) for found in here]
+            continue
+        for number, _, key, packed in here:
+            named = numbers[number] and (row.live == row.parts or _creates(reader, row, packed))
+            records.append((packed, load.name(collection, key) if named else None))
     load.changes.append((row.author, row.seq, row.time, row.flags, row.parts, records, removals))
     load.parts += row.live
-    load.weight += sum([len(packed) + len(name[1] if name else "") for packed, name in records])
-    load.weight += sum([len(item) for *_, item in removals])
+    load.weight += sum([len(packed) for packed, _ in records]) + sum([len(item) for *_, item in removals])
 
 
 def _creates(reader: Reader, row: ChangeRow, packed: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fieldsync import codec, record, texts
 from fieldsync.draft import increment
 from fieldsync.edits import replacing
-from fieldsync.errors import DataError, LimitExceeded, MissingDependency
+from fieldsync.errors import DataError, LimitExceeded, MissingDependency, SchemaError
 from fieldsync.limits import (
     CHANGE_RECORDS_MAX,
     LOAD_BUFFER_ROWS_MAX,
@@ -21,10 +21,12 @@ from fieldsync.limits import (
 )
 from fieldsync.template import columns_in, fill_template
 from fieldsync.transaction import KINDS, Creation, LocalChange, check_names
+from fieldsync.writing import check_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from fieldsync.record import Dictionary
     from fieldsync.replica import Replica, WriteBatch
     from fieldsync.schema import Collection
     from fieldsync.store import Row
@@ -37,8 +39,8 @@ PLAIN = (str, int, bytes, bool, type(None))  # types whose values are the same w
 class Shape(NamedTuple):
     """What rows of the same fields share."""
 
-    fields: tuple[tuple[str, int], ...]  # (name, kind)
-    given: frozenset[str]  # those that the rows named; the others are defaults, which an update leaves alone
+    fields: tuple[tuple[str, int], ...]  # (name, kind) of their cells
+    given: frozenset[tuple[str, int]]  # what the rows named; the others are defaults, which an update leaves alone
 
 
 class Waiting(NamedTuple):
@@ -128,9 +130,10 @@ class _Loader:
         self._scope = _namer(scope)
         self._address = _address(collection, key, scope)
         self._tell = tell
+        self._whole = Shape(collection.cells, frozenset(collection.cells))
         self._shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], Shape] = {}
-        self._counters = {one.name: one for one in collection.fields if one.kind == "counter"}
-        self._absent = dict(zip(collection.places, collection.absent, strict=True))
+        self._fields = dict(zip(collection.cells, collection.fields, strict=True))
+        self._absent = dict(zip(collection.cells, collection.absent, strict=True))
         self._number = 0
         self._waiting: dict[str, dict[str, Waiting]] = {}
         self._ready: list[tuple[str, list[Waiting]]] = []
@@ -145,16 +148,18 @@ class _Loader:
             check_names(scope, key)
             if self._address:
                 row = {name: value for name, value in row.items() if name not in self._address}
-            # nothing declared: the kernel checks the values when it packs them
-            values = row if self._collection.record is None else self._collection.check_new(row)
-            shape = self._shape(tuple(values), tuple(row))
+            values, shape = self._collection.usual(row), self._whole
+            if values is None:
+                # nothing declared: the kernel checks the values when it packs them
+                written = row if self._collection.record is None else self._collection.check_new(row)
+                values, shape = tuple(written.values()), self._shape(tuple(written), tuple(row))
         except (DataError, TypeError, ValueError, KeyError) as error:
             self._reject(self._number, error)
             return
         batch = self._waiting.setdefault(scope, {})
         self.report.repeated += key in batch
         self._waiting_rows += key not in batch
-        batch[key] = Waiting(self._number, key, shape, tuple(values.values()))
+        batch[key] = _waiting((self._number, key, shape, values))
         if len(batch) >= CHANGE_RECORDS_MAX:
             self._move(scope)
         if self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
@@ -173,8 +178,8 @@ class _Loader:
     def _shape(self, names: tuple[str, ...], given: tuple[str, ...]) -> Shape:
         shape = self._shapes.get((names, given))
         if shape is None:
-            fields = tuple((name, KINDS[self._collection.field(name).kind]) for name in names)
-            shape = Shape(fields, frozenset(given))
+            fields = tuple(self._collection.field(name).cell for name in names)
+            shape = Shape(fields, frozenset(self._collection.field(name).cell for name in given))
             if len(self._shapes) < LOAD_SHAPES_MAX:
                 self._shapes[names, given] = shape
         return shape
@@ -218,7 +223,7 @@ class _Loader:
             return
         try:
             write(batch)
-        except (LimitExceeded, TypeError) as error:
+        except (LimitExceeded, SchemaError, TypeError) as error:
             if len(batch) == 1:
                 self._reject(batch[0].number, self._named(batch[0], error))
                 return
@@ -228,8 +233,8 @@ class _Loader:
     def _named(self, one: Waiting, error: Exception) -> Exception:
         """The error with the name of the field that it is about, where that is for the door to say."""
         try:
-            for (name, _), value in zip(one.shape.fields, one.values, strict=True):
-                self._collection.field(name).check(value)
+            for cell, value in zip(one.shape.fields, one.values, strict=True):
+                (self._fields.get(cell) or self._collection.field(cell[0])).check(value)
         except TypeError as named:
             return named
         return error
@@ -237,7 +242,9 @@ class _Loader:
     def _create(self, writing: WriteBatch, number: int, scope: str, batch: list[Waiting]) -> None:
         change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
         name = self._collection.name
-        creations = [Creation(number, name, one.key, one.shape.fields, self._written(one)) for one in batch]
+        if self._collection.record is None:
+            check_kinds(writing.writer, name, b"", {cell: None for one in batch for cell in one.shape.fields})
+        creations = [_creation((number, name, one.key, one.shape.fields, self._written(one))) for one in batch]
         touched = change.create(creations, self._replica.wall_ms(), self._replica.mint)
         writing.note(scope, touched, change.dots)
         self.report.loaded += len(batch)
@@ -247,7 +254,7 @@ class _Loader:
         if None not in one.values:
             return one.values
         pairs = zip(one.shape.fields, one.values, strict=True)
-        return tuple([... if value is None and self._absent.get(name) is None else value for (name, _), value in pairs])
+        return tuple([... if value is None and self._absent.get(cell) is None else value for cell, value in pairs])
 
     def _update(
         self, writing: WriteBatch, number: int, scope: str, known: dict[str, Row], batch: list[Waiting]
@@ -255,40 +262,52 @@ class _Loader:
         change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
         for one in batch:
             row = known[one.key]
-            before = self._absent | record.read_all(writing.writer.dictionary, row.packed)
+            if self._collection.record is None:
+                check_kinds(writing.writer, self._collection.name, row.packed, one.shape.fields)
+            before = self._before(writing.writer.dictionary, row.packed)
             differing, elements = self._differences(before, one), self._elements(before, one)
             shared = [pair for pair in differing if pair[1] in texts.KINDS]
-            splices = {pair: replacing(pair[1], before[pair[0]], differing.pop(pair)) for pair in shared}
+            splices = {pair: replacing(pair[1], before[pair], differing.pop(pair)) for pair in shared}
             if differing or elements or splices:
                 pending = change.add(number, self._collection.name, one.key, row)
-                pending.fields, pending.elements, pending.splices = differing, elements, splices
+                pending.fields, pending.elements = differing, elements
+                pending.splices.update(splices)
         updated = len(change.pending)
         touched = change.land(self._replica.wall_ms(), self._replica.mint)
         writing.note(scope, touched, change.dots)
         self.report.loaded += updated
         self.report.unchanged += len(batch) - updated
 
-    def _differences(self, before: dict[str, Any], one: Waiting) -> dict[tuple[str, int], Any]:
+    def _before(self, dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], Any]:
+        """What a record holds, by cell; of undeclared ones as if all were registers."""
+        if self._collection.record is None:
+            return {(name, KINDS["register"]): value for name, value in record.read_all(dictionary, packed).items()}
+        ids = tuple(dictionary.field_ids.get(cell, 0) for cell in self._absent)
+        values = record.read(dictionary, packed, ids, tuple(self._absent.values()))
+        shown = [texts.shown(value) if isinstance(value, codec.Updates) else value for value in values]
+        return dict(zip(self._absent, shown, strict=True))
+
+    def _differences(self, before: dict[tuple[str, int], Any], one: Waiting) -> dict[tuple[str, int], Any]:
         """The given fields that say something else than is there; for counters, by how much."""
         differing: dict[tuple[str, int], Any] = {}
-        for (name, kind), value in zip(one.shape.fields, one.values, strict=True):
-            if name not in one.shape.given:
+        for cell, value in zip(one.shape.fields, one.values, strict=True):
+            if cell not in one.shape.given:
                 continue
-            if name in self._counters:
-                if by := increment(self._counters[name], before[name], value):
-                    differing[name, kind] = by
-            elif kind != KINDS["set"] and not _is_same(before.get(name), value):
-                differing[name, kind] = value
+            if cell[1] == KINDS["counter"]:
+                if by := increment(self._fields[cell], before[cell], value):
+                    differing[cell] = by
+            elif cell[1] != KINDS["set"] and not _is_same(before.get(cell), value):
+                differing[cell] = value
         return differing
 
-    def _elements(self, before: dict[str, Any], one: Waiting) -> dict[tuple[str, int], tuple[Any, Any]]:
+    def _elements(self, before: dict[tuple[str, int], Any], one: Waiting) -> dict[tuple[str, int], tuple[Any, Any]]:
         """What comes into the given sets, and what goes."""
         found: dict[tuple[str, int], tuple[Any, Any]] = {}
-        for (name, kind), value in zip(one.shape.fields, one.values, strict=True):
-            if kind == KINDS["set"] and name in one.shape.given:
-                held = frozenset(before[name])
+        for cell, value in zip(one.shape.fields, one.values, strict=True):
+            if cell[1] == KINDS["set"] and cell in one.shape.given:
+                held = frozenset(before[cell])
                 if held != value:
-                    found[name, kind] = value - held, held - value
+                    found[cell] = value - held, held - value
         return found
 
 
@@ -297,3 +316,10 @@ def _is_same(one: Any, other: Any) -> bool:
     if type(one) is type(other) and isinstance(one, PLAIN):
         return bool(one == other)
     return codec.encode(one) == codec.encode(other)
+
+
+# past the arguments of __new__, which for each of many rows cost more than the tuple
+_waiting: Callable[[tuple[int, str, Shape, tuple[Any, ...]]], Waiting] = partial(tuple.__new__, Waiting)
+_creation: Callable[[tuple[int, str, str, tuple[tuple[str, int], ...], tuple[Any, ...]]], Creation] = partial(
+    tuple.__new__, Creation
+)

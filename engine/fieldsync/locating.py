@@ -12,8 +12,7 @@ from fieldsync.store import HEADLESS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fieldsync.changes import Name, Piece, TakenChange
-    from fieldsync.record import Removal
+    from fieldsync.changes import Name, TakenChange
     from fieldsync.store import Dot, Entry, Incarnation, Row, Scope, Writer
 
 Place = tuple[int, str]  # collection, key
@@ -24,33 +23,26 @@ def locate(writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int
 
     ids and names: the collections of the chunk, by its own numbers for them.
     """
-    pieces: dict[Incarnation, list[Piece]] = {}
-    created: dict[Incarnation, Dot] = {}
-    removals: dict[Incarnation, list[Removal]] = {}
+    targets: dict[Incarnation, Target] = {}
+    named: dict[Incarnation, Name] = {}
     for change in taken:
         dot = (change.author, change.seq)
-        for piece in change.pieces:
-            pieces.setdefault(piece[:3], []).append(piece)
-            if piece[:2] == dot:
-                created[piece[:3]] = dot
+        for author, seq, n, name, packed in change.pieces:
+            incarnation = (author, seq, n)
+            target = targets.get(incarnation)
+            if target is None:
+                target = targets[incarnation] = Target()
+            target.pieces += (packed,)
+            if name is not None:
+                named.setdefault(incarnation, name)
+            if (author, seq) == dot:
+                target.created = {dot: n}
         for removal in change.removals:
-            removals.setdefault(removal[:3], []).append(removal)
-    wanted = list(dict.fromkeys([*pieces, *removals]))
-    kept = writer.removals_of(scope.id, {incarnation[:2] for incarnation in wanted})
-    finder = _Finder(writer, scope, ids, names)
-    finder.find(wanted, {incarnation: _name_of(found) for incarnation, found in pieces.items()})
-    for incarnation in wanted:
-        target = finder.target_of(incarnation)
-        target.pieces += tuple([piece[4] for piece in pieces.get(incarnation, ())])
-        if incarnation in created:
-            target.created = {**(target.created or {}), created[incarnation]: incarnation[2]}
-        if incarnation in removals or incarnation in kept:
-            target.removals += (*removals.get(incarnation, ()), *kept.get(incarnation, ()))
-    return finder.targets
-
-
-def _name_of(found: list[Piece]) -> Name | None:
-    return next((piece[3] for piece in found if piece[3] is not None), None)
+            targets.setdefault(removal[:3], Target()).removals += (removal,)
+    for incarnation, kept in writer.removals_of(scope.id, {one[:2] for one in targets}).items():
+        if incarnation in targets:
+            targets[incarnation].removals += tuple(kept)
+    return _Finder(writer, scope, ids, names).find(targets, named)
 
 
 class _Finder:
@@ -62,50 +54,40 @@ class _Finder:
         self._collections = dict(zip(ids, names, strict=True))
         self._numbers = ids
         self._rows: dict[Place, Row] = {}
-        self._by_place: dict[Place, Target] = {}
-        self._by_incarnation: dict[Incarnation, Target] = {}
-        self.targets: list[Target] = []
 
-    def find(self, wanted: list[Incarnation], named: dict[Incarnation, Name | None]) -> None:
-        """Find the targets of all."""
+    def find(self, targets: dict[Incarnation, Target], named: dict[Incarnation, Name]) -> list[Target]:
+        """Say of each target where it is; those of one record become one."""
         orphans = {}
         if self._writer.has_orphans(self._scope.id):
-            orphans = {row.incarnation: row for row in self._writer.orphans(self._scope.id, wanted)}
-        places = {incarnation: (self._numbers[name[0]], name[1]) for incarnation, name in named.items() if name}
+            orphans = {row.incarnation: row for row in self._writer.orphans(self._scope.id, list(targets))}
+        places = {incarnation: (self._numbers[name[0]], name[1]) for incarnation, name in named.items()}
         for incarnation, orphan in orphans.items():
+            targets[incarnation].orphans = (orphan,)
             if orphan.key is not None and orphan.collection != HEADLESS:
                 places.setdefault(incarnation, (orphan.collection, orphan.key))
         # what comes again stays where it is, whatever it is called now
         again = self._provisional() if places else set()
-        places |= self._by_index([one for one in wanted if one not in places or one[:2] in again])
+        places |= self._by_index([one for one in targets if one not in places or one[:2] in again])
         # what comes late for a record that was removed here is still that record's
-        unknown = [incarnation for incarnation in wanted if incarnation not in places]
+        unknown = [incarnation for incarnation in targets if incarnation not in places]
         places |= self._writer.names_of_removed(self._scope.id, unknown)
-        self._fetch(place for place in set(places.values()) if place not in self._rows)
-        for incarnation in wanted:
-            target = self._target(places.get(incarnation))
-            if incarnation in orphans:
-                target.orphans += (orphans[incarnation],)
-            self._by_incarnation[incarnation] = target
+        self._fetch([place for place in set(places.values()) if place not in self._rows])
+        by_place: dict[Place, Target] = {}
+        for incarnation, place in places.items():
+            target = targets[incarnation]
+            first = by_place.setdefault(place, target)
+            if first is target:
+                collection, target.key = place
+                target.collection, target.collection_name = collection, self._name(collection)
+                target.row = self._rows.get(place)
+            else:
+                first.join(targets.pop(incarnation))
+        return list(targets.values())
 
     def _provisional(self) -> set[Dot]:
         """The changes of which something is here, and which may come again."""
         ids = self._writer.dictionary.author_ids
         return {(ids[author], seq) for author, seq in self._writer.provisional_dots(self._scope.id)}
-
-    def target_of(self, incarnation: Incarnation) -> Target:
-        """The record that an incarnation belongs to."""
-        return self._by_incarnation[incarnation]
-
-    def _target(self, place: Place | None) -> Target:
-        if place is None:
-            target = Target()
-        elif place in self._by_place:
-            return self._by_place[place]
-        else:
-            target = self._by_place[place] = Target(place[0], self._name(place[0]), place[1], self._rows.get(place))
-        self.targets.append(target)
-        return target
 
     def _name(self, collection: int) -> str:
         if collection not in self._collections:
@@ -123,29 +105,36 @@ class _Finder:
 
     def _by_index(self, wanted: list[Incarnation]) -> dict[Incarnation, Place]:
         """Where the index says that incarnations were created, if they still are there: row numbers are used again."""
-        numbers: dict[int, dict[int, list[Incarnation]]] = {}  # collection -> row -> who may be there
-        for incarnation, collection, number in self._indexed(wanted):
-            numbers.setdefault(collection, {}).setdefault(number, []).append(incarnation)
         found: dict[Incarnation, Place] = {}
-        for collection, expected in numbers.items():
-            rows = [row for row in self._writer.by_id(collection, sorted(expected)) if row.scope == self._scope.id]
-            held = record.incarnations(self._writer.dictionary, [row.packed for row in rows])
-            for row, here in zip(rows, held, strict=True):
-                for incarnation in expected[row.id]:
-                    if incarnation in here:
-                        found[incarnation] = place = (collection, row.key)
-                        self._rows[place] = row
+        for collection, (numbers, expected) in self._indexed(wanted).items():
+            rows = [row for row in self._writer.by_id(collection, sorted(set(numbers))) if row[1] == self._scope.id]
+            names = record.incarnations(self._writer.dictionary, [row[3] for row in rows])
+            held = {row[0]: (row, here) for row, here in zip(rows, names, strict=True)}
+            for number, incarnation in zip(numbers, expected, strict=True):
+                row, here = held.get(number, (None, ()))
+                if row is not None and incarnation in here:
+                    found[incarnation] = place = (collection, row[2])
+                    self._rows[place] = row
         return found
 
-    def _indexed(self, wanted: list[Incarnation]) -> Iterable[tuple[Incarnation, int, int]]:
-        """(incarnation, collection, row) as the index has them."""
-        created: dict[Dot, list[Entry]] = {}
+    def _indexed(self, wanted: list[Incarnation]) -> dict[int, tuple[list[int], list[Incarnation]]]:
+        """By collection, rows and the incarnation that the index has in each."""
+        expected: dict[int, tuple[list[int], list[Incarnation]]] = {}
+        creations: dict[Dot, list[Entry]] = {}
         for incarnation in wanted:
-            dot, n = incarnation[:2], incarnation[2]
-            if dot not in created:
-                change = self._writer.change(self._scope.id, dot)
-                known = change is not None and not change.flags & REMOVING
-                created[dot] = [entry for entry in change.entries if entry.n >= 0] if change and known else []
-            for collection, first, row, count in created[dot]:
+            author, seq, n = incarnation
+            entries = creations.get((author, seq))
+            if entries is None:
+                entries = creations[author, seq] = self._creations((author, seq))
+            for collection, first, row, count in entries:
                 if first <= n < first + count:
-                    yield incarnation, collection, row + n - first
+                    numbers, incarnations = expected.setdefault(collection, ([], []))
+                    numbers.append(row + n - first)
+                    incarnations.append(incarnation)
+        return expected
+
+    def _creations(self, dot: Dot) -> list[Entry]:
+        """Where a change created records."""
+        change = self._writer.change(self._scope.id, dot)
+        known = change is not None and not change.flags & REMOVING
+        return [entry for entry in change.entries if entry.n >= 0] if change and known else []

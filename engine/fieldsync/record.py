@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fieldsync import codec, texts
 from fieldsync._native import merge
 from fieldsync.errors import Corrupt, DecodeError
+from fieldsync.types import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fieldsync.context import Context
 
+SHOWN = frozenset({Kind.REGISTER, Kind.COUNTER, Kind.SET, *texts.KINDS})  # kinds of cells that records show
 Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
 Name = tuple[str, str]  # collection, key
 MergeItem = tuple[tuple[bytes, ...], tuple[bytes, ...], tuple[Removal, ...], Name | None]  # olds, pieces, removals
@@ -111,8 +113,16 @@ def write(
 
 def read(dictionary: Dictionary, packed: bytes, wanted: tuple[int, ...], defaults: tuple[Any, ...]) -> tuple[Any, ...]:
     """The values of the wanted fields; a field without a cell reads as its default. Corrupt where it is damaged."""
+    (values,) = read_each(dictionary, [packed], wanted, defaults)
+    return values
+
+
+def read_each(
+    dictionary: Dictionary, records: list[bytes], wanted: tuple[int, ...], defaults: tuple[Any, ...]
+) -> list[tuple[Any, ...]]:
+    """As read, of many packed records."""
     try:
-        return codec.read(packed, wanted, defaults, dictionary.fields, dictionary.authors)
+        return codec.read(records, wanted, defaults, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -143,6 +153,15 @@ def read_all(dictionary: Dictionary, packed: bytes) -> dict[str, Any]:
     return values
 
 
+def read_cells(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], Any]:
+    """As read_all, by the names and kinds of cells, as several kinds may have one name. Corrupt where it is damaged."""
+    (every,) = stamps(dictionary, [packed])
+    pairs = sorted({(name, kind) for name, kind, *_ in every if kind in SHOWN and not name.startswith("_")})
+    values = read(dictionary, packed, tuple([dictionary.field_ids[pair] for pair in pairs]), (None,) * len(pairs))
+    shown = [texts.shown(value) if type(value) is codec.Updates else value for value in values]
+    return dict(zip(pairs, shown, strict=True))
+
+
 def updates(dictionary: Dictionary, packed: bytes) -> dict[int, codec.Updates]:
     """The updates of the texts, lists and maps of a record, by field id. Corrupt where it is damaged."""
     try:
@@ -160,11 +179,11 @@ def stamps(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[str,
         raise Corrupt(str(error)) from None
 
 
-def writers(dictionary: Dictionary, packed: bytes) -> dict[str, tuple[bytes, int]]:
-    """Who wrote each field of an app's last, by stamp, and the time: name -> (author, time). Corrupt."""
+def writers(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], tuple[int, bytes]]:
+    """Who wrote each field of an app's last, by stamp: (name, kind) -> (time, author). Corrupt."""
     (every,) = stamps(dictionary, [packed])
-    ordered = sorted((time, dictionary.author(author), seq, name) for name, _, author, seq, time in every)
-    return {name: (author, time) for time, author, _, name in ordered if not name.startswith("_")}
+    ordered = sorted((time, dictionary.author(author), seq, name, kind) for name, kind, author, seq, time in every)
+    return {(name, kind): (time, author) for time, author, _, name, kind in ordered if not name.startswith("_")}
 
 
 def rivals(dictionary: Dictionary, records: list[bytes]) -> list[list[Rivals]]:

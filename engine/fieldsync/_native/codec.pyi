@@ -37,8 +37,8 @@ def write(
     authors: bytes,
 ) -> list[tuple[bytes, int, int]]: ...
 def read(
-    data: bytes, wanted: tuple[int, ...], defaults: tuple[Any, ...], fields: bytes, authors: bytes
-) -> tuple[Any, ...]: ...
+    records: list[bytes], wanted: tuple[int, ...], defaults: tuple[Any, ...], fields: bytes, authors: bytes
+) -> list[tuple[Any, ...]]: ...
 def widen(
     rows: Sequence[tuple[Any, ...]],
     wanted: tuple[int, ...],
