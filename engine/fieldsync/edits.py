@@ -9,9 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Mutable
 from typing import Any, SupportsIndex, overload
 
 from fieldsync import codec
-from fieldsync.texts import Splice
+from fieldsync.documents import Splice
 from fieldsync.types import Kind
 from fieldsync.values import CHECKS, Check, check_value
+
+NEAR_CHARS = 1_000  # on either side of an edit
 
 
 class _Draft:
@@ -41,7 +43,16 @@ class TextDraft(_Draft):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self._text = text
+        # an edit copies what is near it alone: the text is what lies before, near and behind the last one
+        self._before, self._near, self._behind = "", "", text
+        self._before_bytes = 0
+        self._joined: str | None = text
+
+    @property
+    def _text(self) -> str:
+        if self._joined is None:
+            self._joined = self._before + self._near + self._behind
+        return self._joined
 
     def value(self) -> str:
         """The text as it is now."""
@@ -49,18 +60,18 @@ class TextDraft(_Draft):
 
     def insert(self, at: int, text: str) -> None:
         """Insert before a character; as with lists, beyond an end is at that end."""
-        size = len(self._text)
+        size = len(self)
         at = max(at + size, 0) if at < 0 else min(at, size)
         self._replace(at, at, text)
 
     def append(self, text: str) -> None:
         """Add to the end."""
-        self._replace(len(self._text), len(self._text), text)
+        self._replace(len(self), len(self), text)
 
     def assign(self, text: str) -> None:
         """Become another text by one edit: what both begin and end with stays."""
         start, end = common_ends(self._text, text)
-        self._replace(start, len(self._text) - end, text[start : len(text) - end])
+        self._replace(start, len(self) - end, text[start : len(text) - end])
 
     def _replace(self, start: int, stop: int, text: object) -> None:
         self._begin()
@@ -71,33 +82,47 @@ class TextDraft(_Draft):
             raise TypeError(f"a text holds str, not {type(text).__name__}")
         if start == stop and not checked:
             return
-        before, gone = self._text[:start], self._text[start:stop]
-        self._text = before + checked + self._text[stop:]
-        if self._text.isascii() and gone.isascii():
-            self._note(start, stop - start, checked)
-        else:
-            self._note(len(before.encode()), len(gone.encode()), checked)
+        self._come_near(start, stop)
+        first = len(self._before)
+        before, gone = self._near[: start - first], self._near[start - first : stop - first]
+        self._near = before + checked + self._near[stop - first :]
+        self._joined = None
+        self._note(self._before_bytes + _bytes_of(before), _bytes_of(gone), checked)
+
+    def _come_near(self, start: int, stop: int) -> None:
+        """Have a range in what is near the last edit."""
+        first, size = len(self._before), len(self._near)
+        if first <= start and stop <= first + size and size <= 4 * NEAR_CHARS:
+            return
+        text = self._text
+        first = max(start - NEAR_CHARS, 0)
+        self._before, self._near = text[:first], text[first : stop + NEAR_CHARS]
+        self._behind = text[stop + NEAR_CHARS :]
+        self._before_bytes = _bytes_of(self._before)
 
     def _note(self, at: int, deleted: int, text: str) -> None:
-        """Remember an edit; who types on where the last one ended goes on with it."""
-        if self._splices and not deleted:
+        """Remember an edit; one that touches what the last one left goes into that: who types on, and who corrects."""
+        if self._splices:
             first, gone, inserted = self._splices[-1]
             assert isinstance(first, int)
             assert isinstance(inserted, str)
-            if at == first + len(inserted.encode()):
-                self._splices[-1] = Splice(first, gone, inserted + text)
+            raw = inserted.encode()
+            if at <= first + len(raw) and at + deleted >= first:
+                left, right = max(first - at, 0), max(at + deleted - first - len(raw), 0)
+                kept = raw[: max(at - first, 0)].decode(), raw[max(at + deleted - first, 0) :].decode()
+                self._splices[-1] = Splice(first - left, gone + left + right, kept[0] + text + kept[1])
                 return
         self._splices.append(Splice(at, deleted, text))
 
     def __iadd__(self, text: object) -> TextDraft:
-        self._replace(len(self._text), len(self._text), text)
+        self._replace(len(self), len(self), text)
         return self
 
     def __setitem__(self, place: int | slice, text: object) -> None:
-        self._replace(*_span(place, len(self._text)), text)
+        self._replace(*_span(place, len(self)), text)
 
     def __delitem__(self, place: int | slice) -> None:
-        self._replace(*_span(place, len(self._text)), "")
+        self._replace(*_span(place, len(self)), "")
 
     def __getitem__(self, place: int | slice) -> str:
         return self._text[place]
@@ -115,7 +140,7 @@ class TextDraft(_Draft):
         return self._text == (other._text if isinstance(other, TextDraft) else other)
 
     def __len__(self) -> int:
-        return len(self._text)
+        return len(self._before) + len(self._near) + len(self._behind)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._text)
@@ -237,6 +262,10 @@ class MapDraft(_Draft, MutableMapping[str, Any]):
         self._begin()
         del self._items[name]
 
+    def __ior__(self, items: Mapping[str, Any]) -> MapDraft:
+        self.update(items)
+        return self
+
     def __getitem__(self, name: str) -> Any:
         return self._items[name]
 
@@ -290,6 +319,10 @@ def _span(place: int | slice, size: int) -> tuple[int, int]:
     if not -size <= place < size:
         raise IndexError("index out of range")
     return place % size, place % size + 1
+
+
+def _bytes_of(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _mark(item: Any) -> bytes | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fieldsync import changes, clock, codec, texts
+from fieldsync import changes, clock, codec, control, texts
 from fieldsync.apply import Arrival, NewRecords, Touched, land, land_new
 from fieldsync.changes import GROUPED, REMOVING, Chunk, TakenChange
 from fieldsync.context import Context
@@ -13,12 +13,14 @@ from fieldsync.errors import DecodeError
 from fieldsync.exchange import provisional_dots
 from fieldsync.limits import CHANGE_BYTES_MAX, CHANGE_INCARNATIONS_MAX, KEY_BYTES_MAX, SEQ_MAX
 from fieldsync.locating import locate
+from fieldsync.trust import CONTROL, EVERYTHING, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fieldsync.exchange import Declaration
     from fieldsync.store import Dot, Scope, Writer
+    from fieldsync.trust import Rights
 
 
 @dataclass(slots=True)
@@ -29,20 +31,34 @@ class Taken:
     ahead: int  # of these, the ones that are stamped too far ahead of the wall clock to move the own clock
     touched: list[Touched]
     dots: Context
+    refused: Reason | None  # why a change was left out, if any was
 
 
 def take(
-    writer: Writer, scope: Scope, declared: Context, giver: Context, received: Chunk, wall_ms: int
+    writer: Writer,
+    scope: Scope,
+    declared: Context,
+    giver: Context,
+    received: Chunk,
+    wall_ms: int,
+    rights: Rights = EVERYTHING,
 ) -> tuple[Scope, Taken]:
-    """Land a chunk, inside a write transaction; returns the scope, not yet saved. DecodeError where it is malformed."""
+    """Land a chunk, inside a write transaction; returns the scope, not yet saved. DecodeError where it is malformed.
+
+    Changes of authors from whom the giver may bring none are left out, and so are those with unreadable texts.
+    """
     changes.check(received)
     writer.author_ids([received.authors[i : i + 8] for i in range(0, len(received.authors), 8)])
     writer.field_ids(received.fields)
     decoded = changes.decode(writer.dictionary, received)
     _check(decoded)
-    if any(kind in texts.KINDS for _, kind in received.fields):
-        _check_texts(writer, decoded)
     taken = _unknown(writer, decoded, declared | writer.context(scope.id))
+    taken, refused = _admitted(writer, scope, taken, rights)
+    if any(kind in texts.KINDS for _, kind in received.fields):
+        taken, refused = _readable(writer, taken, refused)
+    if scope.name == CONTROL:
+        for change in taken:
+            control.check(writer, change, received.collections)
     if any(change.author == scope.author and change.seq > scope.seq for change in taken):
         scope = scope._replace(author=0, seq=0)  # somebody else wrote under our author: never reuse its numbers
     collections = writer.collection_ids(received.collections)
@@ -55,7 +71,7 @@ def take(
     for change in taken:
         scope = scope._replace(time=clock.observe(scope.time, change.time, wall_ms))
     ahead = sum(not clock.is_trusted(change.time, wall_ms) for change in taken)
-    return scope, Taken(len(taken), ahead, touched, _dots(writer, taken))
+    return scope, Taken(len(taken), ahead, touched, _dots(writer, taken), refused)
 
 
 def _merge(
@@ -109,6 +125,36 @@ def _unknown(writer: Writer, taken: list[TakenChange], accounted: Context) -> li
     return [change for change in taken if not known.covers(writer.dictionary.author(change.author), change.seq)]
 
 
+def _admitted(
+    writer: Writer, scope: Scope, taken: list[TakenChange], rights: Rights
+) -> tuple[list[TakenChange], Reason | None]:
+    """The changes of authors that the giver may bring, and why not the others."""
+    refused = {
+        author: reason
+        for author in {change.author for change in taken}
+        if (reason := rights.why_not_take(scope.name, writer.dictionary.author(author)))
+    }
+    if not refused:
+        return taken, None
+    return [change for change in taken if change.author not in refused], max(refused.values())
+
+
+def _readable(
+    writer: Writer, taken: list[TakenChange], refused: Reason | None
+) -> tuple[list[TakenChange], Reason | None]:
+    """The changes whose texts, lists and maps can be read: others would stay for ever."""
+    pieces = [(at, piece[4]) for at, change in enumerate(taken) for piece in change.pieces]
+    found = codec.updates([packed for _, packed in pieces], writer.dictionary.fields, writer.dictionary.authors)
+    bad = {
+        at
+        for (at, _), fields in zip(pieces, found, strict=True)
+        if not all(texts.is_readable(updates) for _, updates in fields)
+    }
+    if not bad:
+        return taken, refused
+    return [change for at, change in enumerate(taken) if at not in bad], Reason.UNREADABLE
+
+
 def _check(taken: list[TakenChange]) -> None:
     if len({(change.author, change.seq) for change in taken}) != len(taken):
         raise DecodeError("a chunk holds a change twice")
@@ -129,14 +175,6 @@ def _check(taken: list[TakenChange]) -> None:
             name = piece[3]
             if name is not None and not 0 < len(name[1].encode()) <= KEY_BYTES_MAX:
                 raise DecodeError(f"a key has 1 to {KEY_BYTES_MAX} bytes")
-
-
-def _check_texts(writer: Writer, taken: list[TakenChange]) -> None:
-    """No update that this version cannot read gets in: it would stay for ever."""
-    pieces = [piece[4] for change in taken for piece in change.pieces]
-    for found in codec.updates(pieces, writer.dictionary.fields, writer.dictionary.authors):
-        for _, updates in found:
-            texts.check(updates)
 
 
 def _arrival(writer: Writer, change: TakenChange, provisional: set[tuple[bytes, int]]) -> Arrival:
@@ -164,8 +202,26 @@ def _one_by_one(dots: Context) -> list[tuple[bytes, int]]:
     return [(author, seq) for author, low, high in dots.intervals() for seq in range(low, high + 1)]
 
 
+def why_not_join(writer: Writer, scope: Scope, giver: Context, rights: Rights) -> Reason | None:
+    """Why a context is not joined; None if it is: it holds changes of authors from whom its giver may bring none.
+
+    Though none of them came. Else whoever gives could have their numbers used up, or authors known who are nobody's.
+    """
+    if scope.name == CONTROL:
+        return None
+    names = (giver - writer.context(scope.id)).authors()
+    reasons = (rights.why_not_take(scope.name, names[i : i + 8]) for i in range(0, len(names), 8))
+    return max((reason for reason in reasons if reason), default=None)
+
+
 def finish(writer: Writer, scope: Scope, declared: Declaration) -> Scope:
-    """Done: join the giver's context and its floor; returns the scope, not yet saved."""
+    """Done: join the giver's context and its floor; returns the scope, not yet saved.
+
+    Of the control scope nothing is joined: nothing leaves it, so what came is all that there is to account for, and no
+    peer can hide from this side what it has not brought.
+    """
+    if scope.name == CONTROL:
+        return scope._replace(ready=True)
     giver = declared.context
     own = writer.dictionary.author(scope.author)
     writer.account(scope.id, giver)

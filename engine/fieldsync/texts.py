@@ -9,43 +9,25 @@ merged away. Items of lists and values of maps are canonical bytes, so that they
 
 from __future__ import annotations
 
-from collections import deque
 from hashlib import blake2b
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from fieldsync import codec
-from fieldsync._native import update as _kernel
-from fieldsync.errors import Corrupt, DecodeError, LimitExceeded
-from fieldsync.limits import (
-    TEXT_BYTES_MAX,
-    TEXT_CACHE_BYTES_MAX,
-    TEXT_CACHE_COUNT_MAX,
-    TEXT_EDITS_TARGET,
-    TEXT_FAULTS_MAX,
-    TEXT_SLACK_BYTES,
-)
+from fieldsync.documents import Clocks, Document, Splice, Typed, can_be_read, is_sound, joined, merge, salvage, summary
+from fieldsync.errors import DecodeError, LimitExceeded
+from fieldsync.limits import TEXT_BYTES_MAX, TEXT_CACHE_BYTES_MAX, TEXT_CACHE_COUNT_MAX, TEXT_SLACK_BYTES
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from fieldsync.codec import Updates
 
 T = TypeVar("T")
-Key = tuple[int, frozenset[bytes]]  # kind, updates
-Sound = tuple[bytes, dict[int, int], dict[int, int]]  # an update, what it needs, how far it reaches
+Key = tuple[int, int]  # kind, and what stands for the updates
 Limits = dict[int, int]  # author id -> highest seq up to which all of the author is known
-ROOT = "value"
+Edits = list[Splice] | Typed
 KINDS = frozenset({Kind.TEXT, Kind.LIST, Kind.MAP})
-
-
-class Splice(NamedTuple):
-    """Replace `deleted` from `at` on: bytes of UTF-8 in a text, items of a list. Of a map, the value of a name."""
-
-    at: int | str
-    deleted: int
-    inserted: str | tuple[bytes, ...]
 
 
 class Written(NamedTuple):
@@ -60,118 +42,41 @@ class _Recent(Generic[T]):
 
     def __init__(self) -> None:
         self._items: dict[Key, tuple[int, T]] = {}
+        self._size = 0  # about: threads that meet may miscount, until it is counted again
 
     def take(self, key: Key) -> T | None:
         """Hand out, and forget."""
         found = self._items.pop(key, None)
+        self._size -= found[0] if found else 0
         return found[1] if found else None
 
     def put(self, key: Key, size: int, value: T) -> None:
         """Keep as the latest."""
-        self._items.pop(key, None)
+        self.take(key)
         self._items[key] = size, value
-        while self._items and self._is_full():
-            self._items.pop(next(iter(list(self._items))), None)
+        self._size += size
+        if len(self._items) > TEXT_CACHE_COUNT_MAX or self._size > TEXT_CACHE_BYTES_MAX:
+            self._drop()
 
     def get(self, key: Key) -> T | None:
         """What is kept, which stays."""
         found = self._items.get(key)
         return found[1] if found else None
 
-    def _is_full(self) -> bool:
-        sizes = [size for size, _ in list(self._items.values())]
-        return len(sizes) > TEXT_CACHE_COUNT_MAX or sum(sizes) > TEXT_CACHE_BYTES_MAX
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._items.clear()
 
-
-class Document:
-    """A Yjs document of one root. It is never given an update that builds on what it does not have."""
-
-    def __init__(self, kind: int, client: int) -> None:
-        import pycrdt
-
-        self.kind = kind
-        self.state: dict[int, int] = {}  # client -> clocks that are here
-        self._heard: list[bytes] = []
-        self._doc: Any = pycrdt.Doc(client_id=client, allow_multithreading=True)
-        types = {Kind.TEXT: pycrdt.Text, Kind.LIST: pycrdt.Array, Kind.MAP: pycrdt.Map}
-        self.root: Any = self._doc.get(ROOT, type=types[Kind(kind)])
-
-    @property
-    def client(self) -> int:
-        """As whom it writes."""
-        return int(self._doc.client_id)
-
-    def apply(self, update: bytes, ends: dict[int, int]) -> None:
-        """Take an update in; ValueError where pycrdt cannot, after which the document is of no use."""
-        try:
-            self._doc.apply_update(update)
-        except BaseException as error:
-            raise _wrapped(error, ValueError) from None
-        for client, end in ends.items():
-            self.state[client] = max(end, self.state.get(client, 0))
-
-    def lacks(self, needs: dict[int, int]) -> tuple[int, int] | None:
-        """A client of whom an update needs more than is here, and up to which clock."""
-        return next((need for need in needs.items() if self.state.get(need[0], 0) < need[1]), None)
-
-    def edit(self, splices: Sequence[Splice]) -> bytes:
-        """Make edits, one after the other; returns them as one update."""
-        import pycrdt
-
-        subscription = self._doc.observe(lambda event: self._heard.append(event.update))
-        try:
-            for first in range(0, len(splices), TEXT_EDITS_TARGET):  # a transaction's effort grows with its square
-                with self._doc.transaction():
-                    for splice in splices[first : first + TEXT_EDITS_TARGET]:
-                        self._splice(splice)
-        except BaseException as error:
-            raise _wrapped(error, Corrupt) from None
-        finally:
-            self._doc.unobserve(subscription)
-        heard, self._heard = self._heard, []
-        update: bytes = heard[0] if len(heard) == 1 else pycrdt.merge_updates(*heard) if heard else b"\0\0"
-        try:
-            _, ends = _kernel.clocks(update, self.kind)
-        except ValueError:
-            raise LimitExceeded("an edit of a text, list or map that is too large; make it in several") from None
-        for client, end in ends.items():
-            self.state[client] = max(end, self.state.get(client, 0))
-        return update
-
-    def _splice(self, splice: Splice) -> None:
-        at, deleted, inserted = splice
-        if isinstance(at, str):
-            if inserted:
-                self.root[at] = inserted[0]
-            elif at in self.root:
-                del self.root[at]
-            return
-        if deleted:
-            del self.root[at : at + deleted]
-        if isinstance(inserted, str):
-            if inserted:
-                self.root.insert(at, inserted)
-            return
-        for place, item in enumerate(inserted):
-            self.root.insert(at + place, item)
-
-    def raw(self) -> Any:
-        """What it holds: a str, a tuple of items or a dict of them."""
-        if self.kind == Kind.TEXT:
-            return str(self.root)
-        held = self.root.to_py() or ()
-        return dict(held) if self.kind == Kind.MAP else tuple(held)
-
-    def whole(self) -> bytes:
-        """All of it as one update."""
-        return bytes(self._doc.get_update())
-
-
-def _wrapped(error: BaseException, kind: type[Exception]) -> BaseException:
-    """What pycrdt raises as an error of another kind: its panics are no Exceptions."""
-    if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
-        return error
-    return kind(f"a text, list or map that pycrdt stumbles over: {error}")
+    def _drop(self) -> None:
+        """Forget the oldest, so many that there is room for some more."""
+        kept = list(self._items.items())
+        size, count = sum([size for _, (size, _) in kept]), len(kept)
+        for key, (one, _) in kept:
+            if count <= TEXT_CACHE_COUNT_MAX * 3 // 4 and size <= TEXT_CACHE_BYTES_MAX * 3 // 4:
+                break
+            self._items.pop(key, None)
+            size, count = size - one, count - 1
+        self._size = size
 
 
 _documents: _Recent[Document] = _Recent()  # as they were written last; who takes one out has it alone
@@ -188,19 +93,49 @@ def client_of(author: bytes, seq: int) -> int:
 
 def shown(updates: Updates) -> Any:
     """The str, list or dict that updates merge to; what this version cannot read of them is left out."""
-    key = _key(updates.kind, updates)
+    key, size, _ = _summary(updates)
     raw = _shown.get(key)
     if raw is None:
-        document, _ = _merge(updates.kind, updates, 1)
-        raw = document.raw()
-        _shown.put(key, _size(updates), raw)
+        raw = merge(updates.kind, updates, 1).raw()
+        _shown.put(key, size, raw)
     return _plain(raw)
 
 
-def merged(updates: Updates) -> bytes:
-    """Updates as one, as far as they can be read."""
-    document, _ = _merge(updates.kind, updates, 1)
-    return document.whole()
+def is_readable(updates: Updates) -> bool:
+    """Whether each of some updates can be read by itself."""
+    return all(can_be_read(updates.kind, update) for update in updates)
+
+
+def salvaged(updates: Updates) -> Any:
+    """As shown, but what is built on and nowhere any more counts as deleted: what was inserted is read all the same."""
+    return _plain(salvage(updates.kind, updates).raw())
+
+
+def merged(updates: Updates) -> bytes | None:
+    """Updates as one that loses nothing; None where one cannot be read, or builds on what is not there."""
+    if any(type(one) is not bytes for one in updates):
+        return None
+    document = merge(updates.kind, updates, 1)
+    whole = document.whole()
+    return None if document.left_out or not is_sound(updates.kind, whole) else whole
+
+
+def carried(updates: Updates) -> Any:
+    """What a new record begins with, to hold what updates held: all of them as one, or what can be read of them."""
+    whole = merged(updates)
+    return salvaged(updates) if whole is None else whole
+
+
+def news(updates: Updates, client: int, known: bytes) -> tuple[bytes, Clocks]:
+    """What updates have beyond a Yjs state vector, as one update; and how much of each client they have.
+
+    client: as whom the document is edited by who comes next, if it is not at hand: one of its own.
+    """
+    key, size, _ = _summary(updates)
+    document = _documents.take(key) or merge(updates.kind, updates, client)
+    update, state = bytes(document.doc.get_update(known)), dict(document.state)
+    _documents.put(key, size, document)
+    return update, state
 
 
 def begin(kind: int, value: Any, client: int) -> bytes:
@@ -209,7 +144,7 @@ def begin(kind: int, value: Any, client: int) -> bytes:
         return value
     document = Document(kind, client)
     update = document.edit(as_splices(kind, value))
-    _documents.put((kind, frozenset({update})), len(update), document)
+    _documents.put(summary(kind, [update])[0], len(update), document)
     return update
 
 
@@ -222,128 +157,76 @@ def as_splices(kind: int, value: Any) -> list[Splice]:
     return [Splice(name, 0, (codec.encode(item),)) for name, item in value.items()]
 
 
-def compose(
-    updates: Updates, splices: Sequence[Splice], client: int, contiguous: Callable[[], Limits], room: int
-) -> Written:
+def compose(updates: Updates, edits: Edits, client: int, contiguous: Callable[[], Limits], room: int) -> Written:
     """The update to write for edits of what updates merge to: just these, or all anew, within `room` bytes.
 
-    client: as whom, if the document is not at hand. LimitExceeded where it would be larger than it may.
+    client: as whom, if the document is not at hand. LimitExceeded where it would be larger than it may; NotFound for
+    edits of another text.
     """
-    kind, key = updates.kind, _key(updates.kind, updates)
-    document, complete = _documents.take(key), True
+    kind = updates.kind
+    key, size, largest = _summary(updates)
+    document = _documents.take(key)
     if document is None:
-        document, complete = _merge(kind, updates, client)
+        document = merge(kind, updates, client)
         while document.client in document.state:
             client += 1
-            document, complete = _merge(kind, updates, client)
-    update = document.edit(splices)
-    total, raw = _size(updates) + len(update), document.raw()
-    whole = document.whole() if _may_shrink(updates, total, len(update), raw) else None
-    if whole is not None and len(whole) > TEXT_BYTES_MAX and any(splice.inserted for splice in splices):
+            document = merge(kind, updates, client)
+    update = document.edit(edits)
+    raw, size, largest = document.raw(), size + len(update), max(largest, len(update))
+    whole = document.whole() if _may_shrink(document, updates, size, largest, raw) else None
+    if whole is not None and len(whole) > TEXT_BYTES_MAX and _inserts(edits):
         raise LimitExceeded(f"a text, list or map takes at most {TEXT_BYTES_MAX} bytes as an update")
-    written = Written(update, None)
-    sizes = [len(update), *[len(one) for one in updates if type(one) is bytes]]
-    if complete and whole is not None and len(whole) <= room and _is_due(total, sizes, whole):
-        written = _compacted(updates, update, whole, contiguous()) or written
-    every, limits = zip(updates, updates.stamps, strict=True), written.limits
-    stays = [one for one, stamp in every if not _is_within(stamp, limits)] if limits else updates
-    key = _key(kind, [*stays, written.value])
-    _shown.put(key, total, raw)
-    if complete:
-        _documents.put(key, total, document)
+    written, after = Written(update, None), joined(key, update)
+    if whole is not None and len(whole) <= room:
+        limits = _below(updates, document.left_out, contiguous())
+        going = [one for one, stamp in zip(updates, updates.stamps, strict=True) if _is_within(stamp, limits)]
+        if _pays([*going, update], whole) and is_sound(kind, whole):
+            written = Written(whole, limits)
+            stays = [one for one, stamp in zip(updates, updates.stamps, strict=True) if not _is_within(stamp, limits)]
+            after, size, _ = summary(kind, [*stays, whole])
+    if not (document.left_out and isinstance(edits, Typed)):  # which may be what was lacking
+        _shown.put(after, size, raw)
+        _documents.put(after, size, document)
     return written
 
 
-def check(updates: Updates) -> None:
-    """DecodeError unless each can be read by this version."""
-    for update in updates:
-        try:
-            _, ends = _kernel.clocks(update, updates.kind)
-            Document(updates.kind, 1).apply(update, ends)
-        except (ValueError, TypeError):
-            raise DecodeError("an update of a text, list or map that cannot be read") from None
-
-
-def _may_shrink(updates: Updates, total: int, latest: int, raw: Any) -> bool:
-    """Whether it may pay to write all anew: updates take twice the largest, or more than twice what is read.
-
-    What is read is less than what all anew would take.
-    """
-    if not updates or total <= TEXT_SLACK_BYTES:
+def _may_shrink(document: Document, updates: Updates, size: int, largest: int, raw: Any) -> bool:
+    """Whether it may pay to write all anew, or has to be known how large that is, by the bounds of what it takes."""
+    if not updates or size <= TEXT_SLACK_BYTES:
         return False
-    largest = max(latest, *(len(one) for one in updates if type(one) is bytes), 0)
-    return total >= 2 * largest or total > 2 * _content(raw)
+    if size > TEXT_BYTES_MAX and document.most > TEXT_BYTES_MAX:
+        return True
+    return size >= 2 * largest or size > 2 * max(document.least, _content(raw))
 
 
-def _compacted(updates: Updates, update: bytes, whole: bytes, limits: Limits) -> Written | None:
-    """All anew, if what goes for it is twice as large, or is as much beside its largest as that."""
-    going = [len(one) for one, stamp in zip(updates, updates.stamps, strict=True) if _is_within(stamp, limits)]
-    total = sum(going) + len(update)
-    is_due = _is_due(total, [*going, len(update)], whole)
-    if not going or total <= max(len(whole), TEXT_SLACK_BYTES) or not is_due:
-        return None
-    try:
-        _kernel.clocks(whole, updates.kind)
-    except ValueError:
-        return None
-    return Written(whole, limits)
+def _below(updates: Updates, left_out: frozenset[bytes], limits: Limits) -> Limits:
+    """What is known of each author below its first update that cannot be read: what it wrote after that stays too."""
+    found = dict(limits)
+    if left_out or any(type(one) is not bytes for one in updates):
+        for one, (author, seq, _) in zip(updates, updates.stamps, strict=True):
+            if type(one) is not bytes or one in left_out:
+                found[author] = min(seq - 1, found.get(author, 0))
+    return found
 
 
-def _is_due(total: int, sizes: list[int], whole: bytes) -> bool:
-    return total > 2 * len(whole) or total >= 2 * max(sizes)
+def _pays(going: list[bytes], whole: bytes) -> bool:
+    """Whether what goes for it, the latest edit included, is twice as large, or as much beside its largest as that."""
+    size, largest = sum(map(len, going)), max(map(len, going))
+    if len(going) == 1 or size <= max(len(whole), TEXT_SLACK_BYTES):
+        return False
+    return size > 2 * len(whole) or size >= 2 * largest
 
 
 def _is_within(stamp: tuple[int, int, int], limits: Limits) -> bool:
     return stamp[1] <= limits.get(stamp[0], 0)
 
 
-def _merge(kind: int, updates: Sequence[Any], client: int) -> tuple[Document, bool]:
-    """The document of updates, each once what it builds on is there; and whether that was all of them."""
-    sound = _sound(kind, updates)
-    document = Document(kind, client)
-    queue = deque(sound)
-    waiting: dict[int, list[tuple[int, int, Sound]]] = {}  # by client, a heap by the clock that is needed
-    applied: list[tuple[bytes, dict[int, int]]] = []
-    faults = 0
-    while queue and faults <= TEXT_FAULTS_MAX:
-        update, needs, ends = one = queue.popleft()
-        lacking = document.lacks(needs)
-        if lacking is not None:
-            heappush(waiting.setdefault(lacking[0], []), (lacking[1], id(one), one))
-            continue
-        try:
-            document.apply(update, ends)
-        except ValueError:
-            faults += 1
-            document = Document(kind, client)
-            for earlier in applied:
-                document.apply(*earlier)
-            continue
-        applied.append((update, ends))
-        for writer in ends:
-            heap = waiting.get(writer, [])
-            while heap and heap[0][0] <= document.state[writer]:
-                queue.append(heappop(heap)[2])
-    return document, len(applied) == len(updates)
+def _inserts(edits: Edits) -> bool:
+    return True if isinstance(edits, Typed) else any(splice.inserted for splice in edits)
 
 
-def _sound(kind: int, updates: Sequence[Any]) -> list[Sound]:
-    """The well-formed updates with what they need and how far they reach."""
-    found = []
-    for update in updates:
-        try:
-            found.append((update, *_kernel.clocks(update, kind)))
-        except (ValueError, TypeError):
-            continue
-    return found
-
-
-def _key(kind: int, updates: Iterable[Any]) -> Key:
-    return kind, frozenset([one for one in updates if type(one) is bytes])
-
-
-def _size(updates: Iterable[Any]) -> int:
-    return sum([len(one) for one in updates if type(one) is bytes])
+def _summary(updates: Updates) -> tuple[Key, int, int]:
+    return summary(updates.kind, updates)
 
 
 def _content(raw: Any) -> int:
