@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import enum
+import json
 import math
 import os
 import pickle
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from fieldsync import codec
 from fieldsync import schema as fs
+from fieldsync.converting import CONVERTED, MISFIT, Conversion
 from fieldsync.draft import Draft
 from fieldsync.errors import SchemaError
 from fieldsync.limits import VALUE_DEPTH_MAX
@@ -72,6 +74,13 @@ SCALARS = {
     "a_date": st.dates(),
     "a_datetime": st.datetimes(timezones=st.just(UTC)),
 }
+
+
+nested = st.recursive(
+    st.none() | st.one_of(*SCALARS.values()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SCALARS["a_str"], inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def exactly(value: object) -> object:
@@ -159,6 +168,19 @@ def test_a_class_inherits_fields_and_can_declare_them_anew():
         ({"size": (int, fs.Options(default=1, default_factory=int))}, "not both"),
         ({"size": (int,), "Size": (int,)}, "upper and lower case"),
         ({"Key": (int,)}, "upper and lower case"),
+        ({"size": (int, fs.field(stored_as="_size"))}, r"things\.size: stored_as: names that start with _"),
+        ({"size": (int, fs.field(stored_as=""))}, "stored_as: a name has 1 to 128 bytes"),
+        ({"size": (int,), "width": (int, fs.field(stored_as="size"))}, "two fields are stored as size"),
+        ({"size": (fs.Counter, fs.field(converts=str))}, "for a field that holds one value"),
+        ({"size": (set[int], fs.field(converts=str))}, "for a field that holds one value"),
+        ({"size": (tuple[int, ...], fs.field(keep="all", converts=str))}, "for a field that holds one value"),
+        ({"size": (Any, fs.field(converts=str))}, "for a field of one of the types bool, int"),
+        ({"size": (int, fs.field(converts=int))}, "is not converted to int: bool, float, Decimal, str is"),
+        ({"size": (int, fs.field(converts=(str, bytes)))}, "bytes.* is not converted to int"),
+        ({"size": (dict, fs.field(converts=str))}, "nothing is; name values and what they become"),
+        ({"size": (int, fs.field(converts=len))}, "is not converted to int"),
+        ({"size": (int, fs.field(converts={"small": "1"}))}, r"values that cannot be: things\.size wants int, got str"),
+        ({"size": (int, fs.field(converts={object(): 1}))}, "values that cannot be: a value of type object"),
     ],
 )
 def test_a_declaration_that_cannot_be_is_refused(body, message):
@@ -189,21 +211,110 @@ def test_only_derived_classes_declare_a_collection(other):
 
 
 def test_the_signature_follows_what_columns_and_indexes_follow_from():
-    size = declare({"size": (int,)}).signature
-    assert declare({"size": (int,)}).signature == size
-    assert declare({"size": (str,)}).signature == size  # a column holds what was written, whatever is declared
-    same = declare({"size": (int,), "name": (str,)}).signature
-    assert declare({"name": (str,), "size": (int,)}).signature == same
+    size = declare({"size": (int,)}).row.signature
+    assert declare({"size": (int,)}).row.signature == size
+    assert declare({"size": (str,)}).row.signature == size  # a column holds what was written, whatever is declared
+    same = declare({"size": (int,), "name": (str,)}).row.signature
+    assert declare({"name": (str,), "size": (int,)}).row.signature == same
     others = [
-        declare({}).signature,
-        declare({"length": (int,)}).signature,
-        declare({"size": (fs.Counter,)}).signature,
-        declare({"size": (int, fs.field(index=True))}).signature,
-        declare({"size": (int, 5)}).signature,
-        declare({"size": (float, 5.0)}).signature,
+        declare({}).row.signature,
+        declare({"length": (int,)}).row.signature,
+        declare({"size": (fs.Counter,)}).row.signature,
+        declare({"size": (int, fs.field(index=True))}).row.signature,
+        declare({"size": (int, 5)}).row.signature,
+        declare({"size": (float, 5.0)}).row.signature,
         same,
     ]
     assert len({size, *others}) == len(others) + 1
+
+
+# --- what earlier versions wrote ---
+
+
+def test_a_field_may_be_stored_under_another_name():
+    things = declare({"width": (int, fs.field(stored_as="size")), "size": (str, fs.field(stored_as="label"))})
+    assert [cell for cell, _ in things.cells] == ["size", "label"]
+    assert (things.name_of(("size", 8)), things.name_of(("label", 8))) == ("width", "size")
+    assert things.name_of(("size", 20)) == ""  # another version's counter of that name, which is no "size" of these
+    assert things.name_of(("other", 8)) == "other"
+    assert declare({"width": (int, fs.field(stored_as="key"))}).cells == (("key", 8),)  # kept since, free before
+    assert declare({"n": (fs.Counter,), "old": (int | None, fs.field(stored_as="n"))}).cells == (("n", 20), ("n", 8))
+
+
+def test_a_class_inherits_the_names_of_cells_and_conversions():
+    class Base(fs.Record):
+        size: int = fs.field(default=0, stored_as="length", converts=str)
+
+    class Derived(Base, table="derived"):
+        name: str
+
+    (size, _) = fs.Collection.of(Derived).fields
+    assert size.cell[0] == "length"
+    assert size.shown("5") == 5
+
+
+MOMENT = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+CONVERSIONS = [
+    *[
+        (int, "12", 12),
+        (int, " -3 ", -3),
+        (int, "1.5", None),
+        (int, "", None),
+        (int, "1_0", None),
+        (int, "\u0663", None),
+    ],
+    *[(int, True, 1), (int, 2.0, 2), (int, 2.5, None), (int, math.nan, None), (int, math.inf, None), (int, 1e30, None)],
+    *[(int, Decimal("5.00"), 5), (int, Decimal("5.01"), None), (int, "9" * 19, None), (int, "9" * 18, 10**18 - 1)],
+    *[(float, "1.5e3", 1500.0), (float, "1e999", None), (float, "nan", None), (float, 3, 3.0), (float, "1,5", None)],
+    *[(float, Decimal("0.1"), 0.1), (Decimal, 0.1, Decimal("0.1")), (Decimal, "5.00", Decimal("5.00"))],
+    *[(Decimal, 7, Decimal(7)), (Decimal, math.inf, None), (Decimal, "x", None), (Decimal, "5e-2", Decimal("0.05"))],
+    *[(str, 5, "5"), (str, 0.1, "0.1"), (str, True, "true"), (str, Decimal("5.00"), "5.00")],
+    *[(str, date(2024, 5, 1), "2024-05-01"), (str, MOMENT, "2024-05-01T12:30:00.000000Z")],
+    *[(bool, 1, True), (bool, 0.0, False), (bool, 2, None), (bool, "Yes", True), (bool, "maybe", None)],
+    *[(bytes, "\xe4", "\xe4".encode()), (date, MOMENT, date(2024, 5, 1)), (date, "2024-05-01", date(2024, 5, 1))],
+    *[(date, "20240501", None), (date, "2024-13-01", None), (datetime, "2024-05-01T14:30+02:00", MOMENT)],
+    *[(datetime, "2024-05-01 12:30:00Z", MOMENT), (datetime, "2024-05-01T12:30", None)],
+    *[(datetime, "0001-01-01T00:00+01:00", None), (datetime, date(2024, 5, 1), MOMENT.replace(hour=0, minute=0))],
+    *[(list, "a", ["a"]), (list, 5, [5]), (int, b"5", None), (int, [5], None), (int, None, None)],
+]
+
+
+@pytest.mark.parametrize(("kind", "stored", "read"), CONVERSIONS)
+def test_values_of_other_types_are_read_as_the_declared_one(kind, stored, read):
+    field = declare({"size": (kind, fs.field(converts=CONVERTED[kind]))}).field("size")
+    assert exactly(field.shown(stored)) == exactly(read)
+
+
+def test_single_values_are_read_as_others_exactly_as_they_were_written():
+    things = declare({"size": (int, fs.field(default=-1, converts={"small": 1, 1.5: 10, False: 0, None: 5}))})
+    shown = [things.field("size").shown(value) for value in ("small", 1, 1.5, True, False, 0, None, "large")]
+    assert shown == [1, 1, 10, -1, 0, 0, 5, -1]
+    words = declare({"state": (str, fs.field(default="?", converts={"cancelled": "canceled"}))}).field("state")
+    assert [words.shown(value) for value in ("cancelled", "open", 5)] == ["canceled", "open", "?"]
+
+
+def test_a_field_that_converts_nothing_shows_its_type_or_the_default():
+    strict = declare({"size": (int, fs.field(default=7, converts=())), "name": (str | None, fs.field(converts=()))})
+    assert [strict.field("size").shown(value) for value in (5, "5", True, None)] == [5, 7, 7, 7]
+    assert [strict.field("name").shown(value) for value in ("x", None, 5)] == ["x", None, None]
+
+
+@given(st.data(), st.sampled_from(sorted(CONVERTED, key=str)))
+def test_a_conversion_gives_the_type_or_a_misfit_in_every_process_alike(data, kind):
+    """Whatever comes: a value that the door takes, or none; and the same from what a file keeps of the conversion."""
+    sources = data.draw(st.lists(st.sampled_from(CONVERTED[kind]), unique=True)) if CONVERTED[kind] else []
+    conversion = declare({"size": (kind, fs.field(converts=tuple(sources)))}).field("size").conversion
+    assert conversion is not None
+    kept = Conversion.of_json(json.loads(json.dumps(conversion.as_json())))
+    assert kept == conversion
+    value = data.draw(nested | st.from_regex(r"[+-]?[0-9]{1,25}(\.[0-9]*)?(e[0-9]{1,3})?"))
+    read = conversion.read(value)
+    assert exactly(read) == exactly(kept.read(value))
+    if read is not MISFIT:
+        assert type(read) is kind
+        assert exactly(CHECKS[kind](read, 0)) == exactly(read)
+    if type(value) is kind:
+        assert read is value
 
 
 # --- the door ---
@@ -215,13 +326,6 @@ def test_a_scalar_comes_back_as_it_went_in(data, name):
     assert exactly(SAMPLES.field(name).check(value)) == exactly(value)
     assert exactly(check_value("x", value)) == exactly(value)
     assert exactly(SAMPLES.field("anything").check(value)) == exactly(value)
-
-
-nested = st.recursive(
-    st.none() | st.one_of(*SCALARS.values()),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(SCALARS["a_str"], inner, max_size=4),
-    max_leaves=12,
-)
 
 
 @given(st.lists(nested), st.dictionaries(SCALARS["a_str"], nested))
@@ -674,6 +778,7 @@ class Order(fs.Record, table="orders"):
     tags: list[str] = fs.field(default_factory=list)
     extra: dict[str, Any] = fs.field(default_factory=dict)
     placed: datetime = fs.field(index=True)
+    size: int = fs.field(default=0, stored_as="length", converts=(str, float))
     hours: fs.Counter = 0
     visits: fs.Counter
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fieldsync import record
 from fieldsync.apply import compress, compress_removals, expand
 from fieldsync.changes import GROUPED, REMOVING
+from fieldsync.columns import convert
 from fieldsync.limits import TIME_MAX
 from fieldsync.query import column_value
 from fieldsync.sqlite.sorting import Sorter
@@ -136,9 +137,10 @@ def misfits(reader: Reader, some: list[Held]) -> list[Held]:
     if collection is None or not collection.columns:
         return []
     ids = reader.dictionary.field_ids
-    wanted = tuple(ids.get((name, kind), 0) for name, kind, _, _ in collection.columns)
-    absent = tuple(column_value(default) for *_, default in collection.columns)
+    wanted = tuple(ids.get(column.cell, 0) for column in collection.columns)
+    absent = tuple(column_value(column.default) for column in collection.columns)
     right = record.widen(reader.dictionary, [(one.packed,) for one in some], wanted, absent, column_value)
+    right = list(convert(reader.dictionary, collection.columns, wanted, right))
     shown = reader.shown(collection, [one.id for one in some])
     return [one for one, row in zip(some, right, strict=True) if shown.get(one.id) != row[:-1]]
 
