@@ -6,7 +6,8 @@ columns and the same plan runs over snapshots. Both follow SQLite: None < number
 declared type, so a cell that another version of the app wrote never makes a query fail. True is 1 and NaN is None; a
 Decimal compares as the nearest float, a date or datetime as its ISO text in UTC, a list or dict as its JSON.
 
-None is equal to None, different from all else, and neither greater nor less than anything.
+None is equal to None, different from all else, and neither greater nor less than anything. Words are searched in the
+columns too, by a table of SQLite's FTS5 or by one made for the moment (search.py).
 """
 
 import json
@@ -18,10 +19,11 @@ from itertools import islice
 from operator import ge, gt, le, lt
 from typing import Any, NamedTuple, TypeAlias
 
-from fieldsync import codec, texts
+from fieldsync import codec, search, texts
 from fieldsync.errors import LimitExceeded, SchemaError
-from fieldsync.limits import IN_VALUES_MAX, ROWS_MAX, TERMS_MAX
-from fieldsync.schema import BaseRecord, Collection, closest
+from fieldsync.limits import IN_VALUES_MAX, ROWS_MAX, SEARCHES_MAX, TERMS_MAX
+from fieldsync.schema import BaseRecord, Collection, Snapshot, closest
+from fieldsync.store import Searched
 from fieldsync.values import check_value
 
 ColumnValue: TypeAlias = int | float | str | bytes | None
@@ -86,10 +88,14 @@ def _rank(value: ColumnValue) -> tuple[int, Any]:
 
 
 def _read(record: BaseRecord, name: str) -> ColumnValue:
+    """What a column holds of a record: of a field that keeps all, the value with the highest stamp."""
     try:
-        return column_value(record[name])
+        value = record[name]
     except KeyError:
         return None
+    if isinstance(value, tuple) and not isinstance(record, Snapshot):
+        value = value[0] if value else None
+    return column_value(value)
 
 
 def _elements(value: ColumnValue) -> list[Any]:
@@ -155,11 +161,14 @@ class Conditions(NamedTuple):
             raise LimitExceeded(f"a query takes up to {TERMS_MAX} conditions")
         return self._replace(terms=terms)
 
-    def sql(self, scope_id: ScopeId) -> tuple[str, list[ColumnValue]]:
-        """An SQL expression over the collection's table, never empty, and its bind values."""
+    def sql(self, scope_id: ScopeId, *, is_found: bool = False) -> tuple[str, list[ColumnValue]]:
+        """An SQL expression over the collection's table, never empty, and its bind values.
+
+        is_found: the rows are found by a search, so that no index of the table is of use.
+        """
         parts, binds = ["1"], []
         for term in self.terms:
-            column = quote(COLUMNS.get(term.name, term.name))
+            column = "+" * is_found + quote(COLUMNS.get(term.name, term.name))
             part, values = (_numbered(term, scope_id) if term.name == "scope" else term).sql(column)
             parts.append(part)
             binds += values
@@ -259,12 +268,13 @@ class Ordering(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One query: conditions, order, and which of the records that fulfil them, from `offset` on and up to `limit`."""
+    """One query: conditions, searches, order, and which of the records that fulfil them: `limit` from `offset` on."""
 
     conditions: Conditions
     ordering: Ordering
     limit: int | None = None
     offset: int = 0
+    searches: tuple[str, ...] = ()  # expressions of FTS5
 
     @classmethod
     def of(cls, collection: Collection) -> "Plan":
@@ -274,6 +284,18 @@ class Plan(NamedTuple):
     def where(self, given: Mapping[str, object]) -> "Plan":
         """This query with further conditions."""
         return self._replace(conditions=self.conditions.where(given))
+
+    def search(self, text: object, names: Iterable[str] = ()) -> "Plan":
+        """This query for records with some words in searched fields, all if none is named; SchemaError, TypeError."""
+        collection = self.conditions.collection
+        columns = self._searched().columns
+        for name in names:
+            if _known(collection, name) not in columns:
+                raise SchemaError(f"{collection.name}.{name} is not searched: declare it with search=True")
+        if len(self.searches) == SEARCHES_MAX:
+            raise LimitExceeded(f"a query takes up to {SEARCHES_MAX} searches")
+        # always by name: the table may have columns that another version of the app declared
+        return self._replace(searches=(*self.searches, search.expression(text, tuple(names) or columns)))
 
     def order_by(self, names: Iterable[str]) -> "Plan":
         """This query in another order."""
@@ -286,19 +308,42 @@ class Plan(NamedTuple):
             offset=self.offset if offset is None else _count("offset", offset),
         )
 
-    def sql(self, scope_id: ScopeId, scope_name: str) -> tuple[str, list[ColumnValue]]:
+    def sql(self, scope_id: ScopeId, scope_name: str, search_table: str = "") -> tuple[str, list[ColumnValue]]:
         """What follows FROM table, as `Conditions.sql` and `Ordering.sql` make it, and the bind values."""
-        condition, binds = self.conditions.sql(scope_id)
+        condition, binds = self.conditions.sql(scope_id, is_found=bool(self.searches))
         order = self.ordering.sql(scope_name)
-        sql = f"WHERE {condition}" + (f" ORDER BY {order}" if order else "")
+        sql = f"WHERE {condition}"
+        if self.searches:
+            rank = "" if order else ", rank AS _rank"
+            order = order or '_rank, "_key"'
+            # the LIMIT, which is none, keeps SQLite from looking into the search table once for each record
+            found = f"SELECT rowid AS _found{rank} FROM {search_table} WHERE {search_table} MATCH ? LIMIT -1"
+            sql, binds = f"JOIN ({found}) ON _found=_id {sql}", [search.every(self.searches), *binds]
+        sql += f" ORDER BY {order}" if order else ""
         if self.limit is None and not self.offset:
             return sql, binds
         return f"{sql} LIMIT ? OFFSET ?", [*binds, -1 if self.limit is None else self.limit, self.offset]
 
     def select(self, records: Iterable[BaseRecord]) -> list[BaseRecord]:
-        """The same over records that are at hand, for collections without columns."""
-        found = self.ordering.sorted(record for record in records if self.conditions.matches(record))
+        """The same over all records of a collection that has no columns, or others."""
+        found = self.ordering.sorted(self.matching(records))
         return found[self.offset :][: self.limit]
+
+    def matching(self, records: Iterable[BaseRecord]) -> list[BaseRecord]:
+        """Those that fulfil conditions and searches; of searches, the best first among these records."""
+        if self.searches:
+            records = sorted(records, key=lambda record: record.key)
+            columns = self._searched().columns
+            rows = [[_read(record, name) for name in columns] for record in records]
+            places = search.ranked(self._searched(), search.every(self.searches), rows)
+            records = [records[place] for place in places]
+        return [record for record in records if self.conditions.matches(record)]
+
+    def _searched(self) -> Searched:
+        collection = self.conditions.collection
+        if collection.search is None:
+            raise SchemaError(f"{collection.name} has no field that is searched: declare one with search=True")
+        return collection.search
 
 
 def _count(what: str, number: object) -> int:

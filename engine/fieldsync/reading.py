@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from fieldsync import record
 from fieldsync.errors import AmbiguousKey, NotFound
+from fieldsync.limits import SCAN_ROWS_TARGET
 from fieldsync.schema import BaseRecord
-from fieldsync.transaction import KINDS
+from fieldsync.sqlite.layout import search_table
 from fieldsync.watch import Event
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from fieldsync.apply import Touched
     from fieldsync.query import Plan
+    from fieldsync.record import Rivals
     from fieldsync.replica import Replica
     from fieldsync.schema import Collection
     from fieldsync.store import Reader, Row
@@ -36,6 +39,14 @@ class Query(Generic[R]):
     def where(self, **conditions: Any) -> Query[R]:
         """With further conditions: field=value, or field__gt, __ge, __lt, __le, __ne, __in; also key and scope."""
         return Query(self._replica, self._plan.where(conditions))
+
+    def search(self, words: str, *fields: str) -> Query[R]:
+        """With all these words, as people type them: "a phrase" in quotes, val* for all words that begin so.
+
+        In the fields that are declared with search=True, or just those named. The best come first, by how often and in
+        how short a text the words are, unless order_by(...) says otherwise. Without a word it finds nothing.
+        """
+        return Query(self._replica, self._plan.search(words, fields))
 
     def order_by(self, *names: str) -> Query[R]:
         """In another order; "-price" for descending."""
@@ -68,8 +79,8 @@ class Query(Generic[R]):
             number, has_columns = self._table(reader)
             if number is None:
                 return 0
-            if has_columns or not self._plan.conditions.terms:
-                return reader.count(number, *self._sql(reader))
+            if has_columns or not (self._plan.conditions.terms or self._plan.searches):
+                return reader.count(number, *self._sql(reader, number))
             return len(self._select(reader))
 
     def _table(self, reader: Reader) -> tuple[int | None, bool]:
@@ -78,11 +89,11 @@ class Query(Generic[R]):
         known = reader.collection(collection.name)
         if known is None:
             return None, False
-        return known.id, collection.record is not None and known.signature == collection.signature
+        return known.id, collection.record is not None and known.serves(collection.row)
 
-    def _sql(self, reader: Reader) -> tuple[str, list[Any]]:
+    def _sql(self, reader: Reader, number: int) -> tuple[str, list[Any]]:
         numbers = {scope.name: scope.id for scope in reader.scopes()}
-        return self._plan.sql(numbers.get, SCOPE_NAME)
+        return self._plan.sql(numbers.get, SCOPE_NAME, search_table(number))
 
     def _select(self, reader: Reader) -> list[R]:
         number, has_columns = self._table(reader)
@@ -90,11 +101,15 @@ class Query(Generic[R]):
             return []
         collection = self._plan.conditions.collection
         names = {scope.id: scope.name for scope in reader.scopes()}
-        tail, bindings = self._sql(reader) if has_columns else ("", [])
-        found: list[Any] = [
-            snapshot(collection, reader, key, names[scope], packed)
-            for key, scope, packed in reader.query(number, tail, bindings)
-        ]
+        tail, bindings = self._sql(reader, number) if has_columns else ("", [])
+        found: list[Any] = []
+        rows = reader.query(number, tail, bindings)
+        while some := list(islice(rows, SCAN_ROWS_TARGET)):
+            values = values_of_each(collection, reader, [packed for _, _, packed in some])
+            found += [
+                collection.snapshot(key, names[scope], read, cells=(reader.dictionary, packed))
+                for (key, scope, packed), read in zip(some, values, strict=True)
+            ]
         if not has_columns:
             found = self._plan.select(found)
         return found
@@ -103,14 +118,14 @@ class Query(Generic[R]):
         """Be called with an Event after each commit, local, synced or of another process, that touches the query.
 
         The callback runs in a thread of the library's, one call at a time; via, a function that schedules another
-        (such as root.after_idle or loop.call_soon_threadsafe), runs it where the app wants. Conditions count, order
-        and limit do not; a changed record is in `updated` if it fulfils them now, else in `removed`.
+        (such as root.after_idle or loop.call_soon_threadsafe), runs it where the app wants. Conditions and searches
+        count, order and limit do not; a changed record is in `updated` if it fulfils them now, else in `removed`.
         """
         return self._replica.watches.add(self._event, callback, via)
 
     def _event(self, touched: list[Touched]) -> Event:
         """What touched keys mean for the query, as the records are now."""
-        conditions = self._plan.conditions
+        collection = self._plan.conditions.collection
         event = Event()
         with self._replica.store.reading() as reader:
             number, _ = self._table(reader)
@@ -119,9 +134,10 @@ class Query(Generic[R]):
                 if one.collection == number:
                     existed.setdefault(one.scope, {}).setdefault(one.key, one.before)
             for scope, keys in existed.items():
-                found = _records(conditions.collection, reader, scope, list(keys))
+                records = _records(collection, reader, scope, list(keys)).values()
+                found = {one.key: one for one in self._plan.matching(records)}
                 for key, before in keys.items():
-                    if key in found and conditions.matches(found[key]):
+                    if key in found:
                         (event.updated if before else event.created).append(found[key])
                     elif before:
                         event.removed.append((scope, key))
@@ -186,16 +202,28 @@ def snapshot(collection: Collection, reader: Reader, key: str, scope: str, packe
 
 def values_of(collection: Collection, reader: Reader, packed: bytes) -> Any:
     """The values of a packed record as its collection's records hold them: a tuple if declared, else a dict."""
+    (values,) = values_of_each(collection, reader, [packed])
+    return values
+
+
+def values_of_each(collection: Collection, reader: Reader, records: list[bytes]) -> list[Any]:
+    """As values_of, of many packed records."""
     if collection.record is None:
-        return record.read_all(reader.dictionary, packed)
-    ids = reader.dictionary.field_ids
-    wanted = tuple([ids.get((one.name, KINDS[one.kind]), 0) for one in collection.fields])
-    values = record.read(reader.dictionary, packed, wanted, collection.absent)
+        return [record.read_all(reader.dictionary, packed) for packed in records]
+    wanted = collection.numbers(reader.dictionary)
+    every = record.read_each(reader.dictionary, records, wanted, collection.absent)
     if not collection.special:
-        return values
+        return every
     if any(one.keeps_all for one in collection.fields):
-        (rivals,) = record.rivals(reader.dictionary, [packed])
-        kept = {number: tuple([claim[3] for claim in claims]) for number, claims in rivals}
-        every = zip(collection.fields, wanted, values, strict=True)
-        values = tuple([kept.get(number, value) if one.keeps_all else value for one, number, value in every])
-    return collection.shown(values)
+        rivals = record.rivals(reader.dictionary, records)
+        every = [_with_all(collection, wanted, *one) for one in zip(every, rivals, strict=True)]
+    return [collection.shown(values) for values in every]
+
+
+def _with_all(
+    collection: Collection, wanted: tuple[int, ...], values: tuple[Any, ...], rivals: list[Rivals]
+) -> tuple[Any, ...]:
+    """With all that was written apart, in fields that keep it."""
+    kept = {number: tuple([claim[3] for claim in claims]) for number, claims in rivals}
+    every = zip(collection.fields, wanted, values, strict=True)
+    return tuple([kept.get(number, value) if one.keeps_all else value for one, number, value in every])

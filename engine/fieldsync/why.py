@@ -12,7 +12,7 @@ from fieldsync.rebuild import Held, weigh
 from fieldsync.trash import to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     from fieldsync.record import Name
@@ -112,17 +112,25 @@ class Why:
         if not self.scopes:
             yield "No scope is held here."
         elif not self.traces:
-            yield f"Nothing is known of it in {_listed(self.scopes)}."
+            yield f"Nothing is known of it in {listed(self.scopes)}."
         if self.filling:
-            yield f"The first sync is not complete of {_listed(self.filling)}: it may come yet."
+            yield f"The first sync is not complete of {listed(self.filling)}: it may come yet."
         unknown = set(self.forgetful) - {trace.scope for trace in self.traces}
         if unknown:
-            yield f"Removals were forgotten in {_listed(sorted(unknown))}: it may have been deleted there before."
+            yield f"Removals were forgotten in {listed(sorted(unknown))}: it may have been deleted there before."
 
 
-def _listed(names: tuple[str, ...] | list[str]) -> str:
-    listed = ", ".join(map(repr, names[:NAMED]))
-    return f"{listed} and {len(names) - NAMED} scopes more" if len(names) > NAMED else listed
+def listed(names: Sequence[str]) -> str:
+    """The names of scopes in a sentence; of very many, the first."""
+    some = ", ".join(map(repr, names[:NAMED]))
+    return f"{some} and {len(names) - NAMED} scopes more" if len(names) > NAMED else some
+
+
+def deed(reader: Reader, scope: Scope, pending: Context, dot: Dot, time: int, wall_ms: int) -> Deed:
+    """A change of a scope as a deed; pending: those changes of it that no hub is known to have."""
+    author = reader.dictionary.author(dot[0])
+    is_own, is_pending = dot[0] == scope.author, pending.covers(author, dot[1])
+    return Deed(author.hex(), clock.to_datetime(time), is_own, is_pending, not clock.is_trusted(time, wall_ms))
 
 
 def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hub: bool, wall_ms: int) -> Why:
@@ -164,16 +172,13 @@ class _Tracer:
         provisional = set(reader.provisional_dots(scope.id)) if dots else set()
         late = [orphan.packed for orphan in reader.orphans_of_key(scope.id, self._collection, key)]
 
-        def deed(dot: Dot, time: int) -> Deed:
-            author = dictionary.author(dot[0])
-            is_own, is_pending = dot[0] == scope.author, pending.covers(author, dot[1])
-            is_ahead = not clock.is_trusted(time, self._wall_ms)
-            return Deed(author.hex(), clock.to_datetime(time), is_own, is_pending, is_ahead)
+        def told(dot: Dot, time: int) -> Deed:
+            return deed(reader, scope, pending, dot, time, self._wall_ms)
 
         return Trace(
             scope.name,
-            tuple(deed(birth[:2], birth.time) for row in rows for birth in record.births(row.packed)),
-            tuple(deed(dot, time) for dot, time in reader.removals_of_key(scope.id, self._collection, key)),
+            tuple(told(birth[:2], birth.time) for row in rows for birth in record.births(row.packed)),
+            tuple(told(dot, time) for dot, time in reader.removals_of_key(scope.id, self._collection, key)),
             self._dropped.get(scope.id),
             len(dots),
             sum(pending.covers(*dot) for dot in dots),
