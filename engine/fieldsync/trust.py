@@ -1,26 +1,99 @@
-"""What a peer may do here. The network's grants will decide it; until then, and in tests, this one object does."""
+"""What a peer may do here: what its rights are, scope by scope, and why not where they end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
 
 from fieldsync.limits import DROPS_FREE_MAX, DROPS_SHARE_MAX
+
+CONTROL = "fieldsync/control"  # the scope that all devices of an organisation hold: who they are and what they may
+
+
+class Reason(StrEnum):
+    """Why something of a scope was refused: codes for programs, `tell` for people."""
+
+    NOT_HELD = "not-held"
+    NOT_GRANTED = "not-granted"
+    READ_ONLY = "read-only"
+    EXPIRED = "grant-expired"
+    REVOKED = "revoked"
+    UNKNOWN_DEVICE = "unknown-device"
+    UNKNOWN_AUTHOR = "unknown-author"
+    AUTHOR_NOT_GRANTED = "author-not-granted"
+    UNREADABLE = "unreadable"
+
+
+SENTENCES = {
+    Reason.NOT_HELD: "it is not held there",
+    Reason.NOT_GRANTED: "no grant of the device covers it",
+    Reason.READ_ONLY: "the device may read it, and not write",
+    Reason.EXPIRED: "the device's grant has run out; a sync with a hub renews it",
+    Reason.REVOKED: "the device was revoked",
+    Reason.UNKNOWN_DEVICE: "nothing is known of the device yet; the next sync knows more",
+    Reason.UNKNOWN_AUTHOR: "it holds changes of an author for whom no device answers yet",
+    Reason.AUTHOR_NOT_GRANTED: "it holds changes of a device that was never granted to write there",
+    Reason.UNREADABLE: "it holds changes with a text, list or map that cannot be read",
+}
+
+
+def tell(code: str) -> str:
+    """A reason in words; that of a newer version is its code."""
+    return SENTENCES[Reason(code)] if code in set(Reason) else code
+
+
+class Rights(Protocol):
+    """What a peer may do, scope by scope."""
+
+    def why_not_read(self, scope: str, /) -> Reason | None:
+        """Why the peer is not told of a scope; None if it is."""
+        ...
+
+    def why_not_write(self, scope: str, /) -> Reason | None:
+        """Why nothing that the peer gives of a scope is taken; None if it is."""
+        ...
+
+    def why_not_take(self, scope: str, author: bytes, /) -> Reason | None:
+        """Why a change of an author is not taken from the peer, who may write there; None if it is."""
+        ...
+
+
+class Everything:
+    """The rights of a peer where nobody proves who he is."""
+
+    def why_not_read(self, _scope: str, /) -> Reason | None:
+        """Never."""
+        return None
+
+    def why_not_write(self, _scope: str, /) -> Reason | None:
+        """Never."""
+        return None
+
+    def why_not_take(self, _scope: str, _author: bytes, /) -> Reason | None:
+        """Never."""
+        return None
+
+
+EVERYTHING = Everything()
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """In one session: whether the peer is a hub, whether it may write, and how much it may take away unseen."""
+    """In one session: whether the peer is a hub, what it may do, and how much it may take away unseen."""
 
     is_hub: bool = False
-    may_write: bool = True
+    may_take_away: bool = True
     drops_share_max: float = DROPS_SHARE_MAX
+    rights: Rights = EVERYTHING
+    device: str | None = None  # who the peer proved to be
 
     def may_drop(self, dropped: int, held: int) -> bool:
         """Whether so many of the records held may go because the peer has them no more.
 
         A hub's word counts for all of them. Of anybody else's, what is more than a share waits for a hub.
         """
-        if not self.may_write:
+        if not self.may_take_away:
             return not dropped
         return self.is_hub or dropped <= max(DROPS_FREE_MAX, self.drops_share_max * held)
 
