@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fieldsync import bundle
+from fieldsync import bundle, parcel
 from fieldsync.context import Context
 from fieldsync.errors import NotFound
 from fieldsync.leaving import deliver, held, leave
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fieldsync.bundle import BundleReport
+    from fieldsync.identity import Identity
     from fieldsync.replica import Replica
 
 
@@ -26,13 +27,16 @@ def leave_with_escrow(
     *,
     lose_pending: bool = False,
     whole: bool = False,
+    identity: Identity | None = None,
+    plaintext: bool = False,
     progress: Callable[[BundleReport], object] | None = None,
 ) -> BundleReport:
     """Write what no hub is known to have of scopes, or all if whole, into a new bundle; then erase them, all or none.
 
     FileExistsError rather than replacing another escrow; NotFound; NotDelivered where more was written meanwhile,
-    unless that may be lost.
+    unless that may be lost; and see parcel.writing.
     """
+    write = parcel.writing(replica, identity=identity, plaintext=plaintext, escrow=True, whole=whole)
     if Path(path).exists():
         raise FileExistsError(f"{path} is there already: it may be all that is left of other scopes; name another file")
     delivered, packed = {}, {}
@@ -43,7 +47,7 @@ def leave_with_escrow(
                 raise NotFound(f"the scope {name!r} is not held here")
             delivered[name], packed[name] = Context(scope.delivered), held(reader, scope)
     bases = {} if whole else delivered
-    report = bundle.replace_file(path, lambda file: bundle.write(replica, file, scopes, bases, progress))
+    report = bundle.replace_file(path, lambda file: write(file, scopes, bases, progress))
     _keep_name(Path(path))
     with replica.writing() as batch:
         for name in scopes:
