@@ -14,7 +14,8 @@ import websockets.sync.client
 import websockets.sync.server
 
 import fieldsync as fs
-from fieldsync import messages, websocket
+from fieldsync import messages, wire
+from fieldsync import server as server_module
 from fieldsync.frames import Bye, Declare, Hello, Refusal
 
 
@@ -175,7 +176,7 @@ def test_ipv6_loopback_is_served_too(hub, device):
         ("ws://[2001:db8::1]:8765", "not a loopback address"),
         ("ws://example.org", "not a loopback address"),
         ("ws://127.0.0.1.example.org", "not a loopback address"),
-        ("wss://127.0.0.1:8765", "TLS is not supported yet"),
+        ("wss://127.0.0.1:8765", "TLS needs an identity"),
         ("http://127.0.0.1:8765", "is not an address"),
         ("127.0.0.1:8765", "is not an address"),
         ("ws://", "is not an address"),
@@ -279,7 +280,7 @@ def test_a_peer_that_closes_or_is_silent_is_a_failed_connection(device):
 
 
 def test_a_frame_that_is_too_large_is_not_read(device, monkeypatch):
-    monkeypatch.setattr(websocket, "FRAME_BYTES_MAX", 1000)
+    monkeypatch.setattr(wire, "FRAME_BYTES_MAX", 1000)
     with peer(say(bytes(2000))) as url, pytest.raises(fs.ConnectionFailed):
         device.sync(url)
 
@@ -326,8 +327,14 @@ def test_a_server_survives_bad_clients(hub, device, server):
     assert server.last_error
 
 
-def test_a_server_takes_so_many_sessions_and_no_more(hub, device, server, monkeypatch):
-    monkeypatch.setattr(websocket, "SERVER_SESSIONS_MAX", 2)
+def test_a_server_takes_so_many_sessions_and_no_more(hub, device, monkeypatch):
+    monkeypatch.setattr(server_module, "SERVER_SESSIONS_MAX", 2)
+    monkeypatch.setattr(server_module, "SESSION_WAIT_SECONDS", 0.05)
+    with fs.serve(hub) as server:
+        crowd(hub, device, server)
+
+
+def crowd(hub, device, server):
     fill(hub, "job/7", "a")
     device.enter("job/7")
     connect = partial(websockets.sync.client.connect, server.url, proxy=None)
