@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import peers
+from bench import compare, peers, plot
+from bench.bench_scale import LARGE
 from bench.runner import TOPICS, collect, runs, skipped, topic
 
 if TYPE_CHECKING:
@@ -30,9 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.list:
         for name in TOPICS:
-            print(f"{name:<8}{topic(name).__doc__.strip()}")
+            print(f"{name:<12}{topic(name).__doc__.strip()}")
         return 0
-    found = {}
+    if options.large:
+        os.environ[LARGE] = "1"
+    found: compare.Metrics = {}
     for name in options.only:
         if why := skipped(name):
             print(f"\n{name}: skipped, for {why}")
@@ -48,7 +52,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.plot:
+        plot.draw(options.plot, found)
+    if options.compare:
+        _print_worse(found, json.loads(options.compare.read_text()))
     return 0
+
+
+def _print_worse(found: compare.Metrics, before: compare.Metrics) -> None:
+    every = list(compare.worse(found, before))
+    print(f"\n{len(every)} figures got worse" if every else "\nnothing got worse")
+    for one in every:
+        print(f"  {one}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--records", type=_count, default=100_000, help="how many records (default: %(default)s)")
     parser.add_argument("--repeat", type=_count, default=3, help="medians of so many runs (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all metrics to a file")
+    parser.add_argument("--compare", type=Path, metavar="FILE", help="say what got worse since --json wrote that file")
+    parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the plots of docs/performance.md")
+    parser.add_argument("--large", action="store_true", help="topic scale: ten times as many records, too")
     parser.add_argument("--list", action="store_true", help="list the topics and stop")
     return parser
 
@@ -87,7 +105,7 @@ def _print_table(name: str, metrics: dict[str, float]) -> None:
         for contender in contenders:
             value = metrics.get(f"{contender}_{figure}")
             ratio = f" ({value / own:.2f}x)" if value is not None and own and contender != "fieldsync" else " " * 8
-            cells.append(f"{'' if value is None else _number(value) + ratio:>22}")
+            cells.append(f"{'' if value is None else plot.shown(value) + ratio:>22}")
         print(f"  {figure:<{width}}" + "".join(cells))
     for figure, note in topic(name).NOTES.items():
         print(f"  {figure}: {note}")
@@ -105,11 +123,7 @@ def _print_target(target: Target, metrics: dict[str, float]) -> None:
     value = metrics[target.metric]
     of = f" x {target.of}" if target.of else ""
     verdict = "met" if value <= limit else f"missed: {value / limit:.2f} times that"
-    print(f"  target {target.metric} <= {target.limit:.4g}{of} = {_number(limit)}: {_number(value)}, {verdict}")
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+    print(f"  target {target.metric} <= {target.limit:.4g}{of} = {plot.shown(limit)}: {plot.shown(value)}, {verdict}")
 
 
 if __name__ == "__main__":

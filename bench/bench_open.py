@@ -27,7 +27,7 @@ IMPORTS = 5
 
 def measure(contender: str, count: int, folder: Path) -> Result:
     """Build in another process, open in this one."""
-    builder = get_context("spawn").Process(target=_build, args=(contender, count, folder))
+    builder = get_context("spawn").Process(target=build, args=(contender, count, folder))
     builder.start()
     builder.join()
     assert builder.exitcode == 0
@@ -49,7 +49,8 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     return Result(figures, digest)
 
 
-def _build(contender: str, count: int, folder: Path) -> None:
+def build(contender: str, count: int, folder: Path) -> None:
+    """What another process opens."""
     peer = peers.contender(contender)(folder)
     peer.build(data.records(count))
     peer.close()

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
-TOPICS = ("build", "open", "edit", "apply", "sketch", "idle", "lone", "bulk", "rejoin", "move", "cuts", "text")
+TOPICS = (
+    *("build", "open", "edit", "delta", "apply", "first_sync", "delete", "query", "kernels", "scale", "sketch", "idle"),
+    *("lone", "bulk", "rejoin", "move", "cuts", "text", "set", "field_day", "fleet", "lan"),
+)
 
 
 class Result(NamedTuple):
@@ -69,7 +72,7 @@ def runs(name: str, repeat: int) -> int:
     return min(repeat, getattr(topic(name), "RUNS", repeat))
 
 
-def _measure(name: str, contender: str, records: int) -> Result:
+def run(name: str, contender: str, records: int) -> Result:
     """One measurement in a new process; RuntimeError, with what it said, if it fails."""
     command = [sys.executable, "-m", "bench.runner", name, contender, str(records)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -86,10 +89,10 @@ def collect(name: str, records: int, repeat: int) -> dict[str, float]:
     found: dict[str, list[float]] = defaultdict(list)
     digests = set()
     present = [contender for contender in topic(name).CONTENDERS if not peers.is_missing(contender)]
-    for run in range(runs(name, repeat)):
+    for turn in range(runs(name, repeat)):
         for contender in present:
-            print(f"{name}, run {run + 1} of {runs(name, repeat)}: {contender}", file=sys.stderr)
-            result = _measure(name, contender, records)
+            print(f"{name}, run {turn + 1} of {runs(name, repeat)}: {contender}", file=sys.stderr)
+            result = run(name, contender, records)
             digests.add(result.digest)
             for figure, value in result.figures.items():
                 found[f"{contender}_{figure}"].append(value)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench import data, peers, runner
+from bench import bench_scale, compare, data, peers, plot, runner
 from bench.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +15,16 @@ FIGURES = {
     "build": {"s", "peak_mb", "bytes"},
     "open": {"ms", "read_all_s", "import_ms"},
     "edit": {"per_s", "batch_per_s", "growth_x"},
-    "apply": {"delta_bytes", "delta_ms", "apply_ms", "first_bytes", "first_s"},
+    "delta": {"bytes", "ms", "first_bytes", "first_s"},
+    "apply": {"ms", "first_s"},
+    "first_sync": {"s", "bytes", "taker_mb", "giver_mb"},
+    "delete": {"s", "kept_bytes", "bytes"},
+    "query": {"key_us", "indexed_us", "range_ms", "scan_ms", "count_ms"},
+    "kernels": {
+        f"{kernel}_ns"
+        for kernel in ("encode", "decode", "merge_nothing", "merge_half", "merge_all", "diff", "digest", "sketch")
+    },
+    "scale": {f"{figure}{size}" for figure in ("build_us", "build_bytes", "take_us") for size in ("", "_tenth")},
     "sketch": {
         f"{figure}_{differences}{suffix}{worst}"
         for figure, *worsts in (
@@ -48,12 +57,26 @@ FIGURES = {
         f"{figure}{worst}" for figure in ("bytes", "bytes_over_entering", "round_trips") for worst in ("", "_worst")
     },
     "text": {"one_s", "one_per_s", "sessions_s", "bytes", "over_pycrdt", "synced_bytes", "live_bytes"},
+    "set": {"per_s", "bytes", "delta_bytes", "delta_ms", "apply_ms"},
+    "field_day": {
+        *("virtual_s", "bytes", "round_trips", "share_of_full_copy"),
+        *("frame_bytes", "cpu_s", "full_copy_bytes", "full_copy_s"),
+    },
+    "fleet": {
+        *("devices", "connect_s", "idle_kb", "busy_kb", "idle_cpu_percent", "busy_cpu_percent"),
+        *("hub_ms_an_edit", "p50_ms", "p99_ms"),
+    },
+    "lan": {"s", "s_worst", "by_multicast"},
     "cuts": {"bytes_uninterrupted", "bytes_over_uninterrupted", "bytes_over_uninterrupted_worst"},
 }
 
 
+@pytest.mark.timeout(900)
 def test_all_topics(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bench", "--records=500", "--repeat=1", f"--json={tmp_path / 'bench.json'}"]
+    (tmp_path / "before.json").write_text('{"build": {"fieldsync_s": 0.0, "sqlite3_s": 1.0}}')
+    outputs = [f"--json={tmp_path / 'bench.json'}", f"--plot={tmp_path / 'plots'}"]
+    command = [sys.executable, "-m", "bench", "--records=500", "--repeat=1", *outputs]
+    command.append(f"--compare={tmp_path / 'before.json'}")
     paths = os.pathsep.join(path for path in sys.path if path)
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -72,12 +95,19 @@ def test_all_topics(tmp_path: Path) -> None:
         assert all(isinstance(value, int | float) for value in found[name].values())
         assert {target.metric for target in runner.topic(name).TARGETS} <= set(found[name])
         assert f"{name}: 500 records" in done.stdout
-    assert 0 < found["apply"]["fieldsync_delta_bytes"] < found["apply"]["fieldsync_first_bytes"]
+    assert 0 < found["delta"]["fieldsync_bytes"] < found["delta"]["fieldsync_first_bytes"]
+    assert 0 < found["first_sync"]["fieldsync_bytes"] < found["first_sync"]["pycrdt_bytes"]
+    assert found["delete"]["fieldsync_bytes"] <= 0 < found["delete"]["fieldsync_kept_bytes"]
+    assert (tmp_path / "plots" / "build.svg").read_text().count("<rect") == 8
+    assert "nothing got worse" in done.stdout or " figures got worse" in done.stdout
     assert found["build"]["fieldsync_bytes"] > found["build"]["sqlite3_bytes"] > 0
     assert found["idle"]["fieldsync_round_trips"] == 1
     assert 0 < found["idle"]["fieldsync_bytes"] < found["lone"]["fieldsync_bytes_of_50"]
     rejoin = found["rejoin"]
     assert 0 < rejoin["fieldsync_bytes_over_changes_10"] < rejoin["copy_bytes_over_changes_10"]
+    assert found["field_day"]["fieldsync_frame_bytes"] < found["field_day"]["fieldsync_bytes"]
+    assert found["field_day"]["fieldsync_bytes"] < found["field_day"]["fieldsync_full_copy_bytes"]
+    assert found["fleet"]["fieldsync_devices"] == 2
     assert found["cuts"]["fieldsync_bytes_over_uninterrupted"] > 1
 
 
@@ -89,13 +119,13 @@ def test_bytes_are_counted_once() -> None:
 def test_missing_peer_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("pycrdt", "loro"):
         monkeypatch.setitem(peers.CONTENDERS, name, (f"{name}_not_there", peers.CONTENDERS[name][1]))
-    monkeypatch.setattr(runner, "_measure", lambda *_: runner.Result({"s": 2.0, "peak_mb": 1.0, "bytes": 3}, "digest"))
+    monkeypatch.setattr(runner, "run", lambda *_: runner.Result({"s": 2.0, "peak_mb": 1.0, "bytes": 3}, "digest"))
     assert main(["--only", "build"]) == 0
     assert "pycrdt is missing: pip install pycrdt_not_there" in capsys.readouterr().out
 
 
 def test_contenders_that_disagree_fail(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(runner, "_measure", lambda _topic, contender, _count: runner.Result({"s": 1.0}, contender))
+    monkeypatch.setattr(runner, "run", lambda _topic, contender, _count: runner.Result({"s": 1.0}, contender))
     assert main(["--only", "build", "--repeat", "1"]) == 1
     assert "different values" in capsys.readouterr().err
 
@@ -109,6 +139,52 @@ def test_a_contender_that_lost_a_value_fails(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="other values"):
         runner.checked(peer, dict(records))
     peer.close()
+
+
+def test_scale_has_ten_times_as_many_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(topic: str, contender: str, count: int) -> runner.Result:
+        asked.append((topic, contender, count))
+        return runner.Result({"s": 3.0, "peak_mb": 6.0, "first_s": 1.5}, f"{topic} {count}")
+
+    monkeypatch.setattr(bench_scale, "run", run)
+    figures, digest = bench_scale.measure("loro", 100, tmp_path)
+    assert asked == [(topic, "loro", count) for count in (10, 100) for topic in ("build", "apply")]
+    assert figures["build_us_tenth"] == 10 * figures["build_us"] == 300_000
+    assert (figures["build_bytes"], figures["take_us"]) == (60_000, 15_000)
+    assert digest == "build 10 apply 10 build 100 apply 100"
+    monkeypatch.setenv(bench_scale.LARGE, "1")
+    assert "build_us_large" in bench_scale.measure("loro", 100, tmp_path).figures
+    assert asked[-1] == ("apply", "loro", 1_000)
+
+
+def test_what_got_worse_is_told() -> None:
+    build = {"fieldsync_s": 1.0, "fieldsync_single_s": 2.0, "sqlite3_s": 0.5, "pycrdt_s": 2.0, "fieldsync_mb": 1.0}
+    edit = {"fieldsync_per_s": 100.0, "loro_per_s": 100.0}
+    before = {"build": build, "edit": edit, "idle": {"fieldsync_bytes": 16.0, "fieldsync_round_trips": 1.0}}
+    assert list(compare.worse(before, before)) == []
+    slow = {topic: {name: 3 * value for name, value in found.items()} for topic, found in before.items()}
+    assert [one.metric for one in compare.worse(slow, before)] == ["fieldsync_bytes", "fieldsync_round_trips"]
+    now = {"build": build | {"fieldsync_s": 1.2}, "edit": edit | {"fieldsync_per_s": 80.0}, "new": edit}
+    assert sorted(map(str, compare.worse(now, before))) == [
+        "build: fieldsync_s / pycrdt_s: 0.5 -> 0.6, 20% worse",
+        "build: fieldsync_s / sqlite3_s: 2 -> 2.4, 20% worse",
+        "edit: fieldsync_per_s / loro_per_s: 1 -> 0.8, 20% worse",
+    ]
+    assert list(compare.worse(now, {"edit": edit | {"loro_per_s": 0.0}})) == []
+
+
+def test_plots_are_of_what_was_measured(tmp_path: Path) -> None:
+    build = {"fieldsync_s": 1.0, "fieldsync_single_s": 2.5, "ranges_s": 9.0, "pycrdt_peak_mb": 7.0}
+    assert [path.name for path in plot.draw(tmp_path / "plots", {"build": build})] == ["build.svg", "memory.svg"]
+    text = (tmp_path / "plots" / "build.svg").read_text()
+    assert text.count("<rect") == 3
+    assert ">fieldsync_single<" in text
+    assert ">2.5<" in text
+    assert "ranges" not in text
+    assert plot.table({"build": build}).splitlines()[2:] == ["| Building all records, seconds | 1 |  |  |  |"]
+    assert "| 1 |  | 12,345 (1.2e+04 x) |  |" in plot.table({"build": build | {"pycrdt_s": 12_345.0}})
 
 
 def test_data_is_seeded() -> None:
