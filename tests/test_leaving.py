@@ -12,6 +12,7 @@ import fieldsync as fs
 from fieldsync import bundle
 from fieldsync.database import Database
 from fieldsync.errors import NotDelivered
+from fieldsync.leaving import pending
 from fieldsync.limits import REMOVALS_KEPT_MS, TRIM_PAUSE_MS
 from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
@@ -147,7 +148,7 @@ def test_what_is_written_meanwhile_is_not_lost(db, tmp_path, monkeypatch):
         db.leave(SCOPE, escrow=tmp_path / "first.bundle")
     assert keys(db) == ["late 2", "o-2", "o-3"]
     with db.replica.store.reading() as reader:  # what is only in a file is at no hub
-        assert fs.database.pending(reader, reader.scope(SCOPE)).count() == 3
+        assert pending(reader, reader.scope(SCOPE)).count() == 3
     db.leave(SCOPE, escrow=tmp_path / "second.bundle", lose_pending=True)
     assert db.scopes() == []
 

@@ -169,6 +169,18 @@ def test_a_register_that_keeps_all_shows_all_until_one_is_set(fleet):
     assert get(hub).phones == get(b).phones == ("3",)
 
 
+def test_a_register_that_keeps_all_is_found_by_its_first_value_in_columns_and_without(fleet):
+    hub, a, b = fleet
+    edit(a, phones="2")
+    edit(b, phones="3")
+    meet(hub, a, b)
+    first, second = get(hub).phones
+    for value, count in ((first, 1), (second, 0)):
+        query = hub[Customer].where(phones=value)
+        assert query.count() == count
+        assert len(query._plan.select([get(hub)])) == count
+
+
 def test_a_register_that_keeps_all_may_be_empty(fleet):
     hub, *_ = fleet
     with hub.write() as tx:

@@ -7,26 +7,37 @@
         tx.create("notes", scope="job/7", key="n1", text="arrived")
     db.sync("ws://127.0.0.1:8765")
 
-Where everything is: database.py is the front door (open, Database), reading.py and writing.py are what it gives (Table,
-Query, Transaction). schema.py declares records, values.py says what they hold, query.py compiles queries; loading.py
-loads rows, tables.py reads them from files. replica.py is a store, a clock and the news of what changed: transaction.py
-and apply.py write over sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py,
-which websocket.py and memory.py carry; greeting.py begins a session, with eager.py where changes go along, shared.py is
-one scope of it, rounds.py declares and settles scopes, parting.py sends chunks in parts, landing.py writes what comes,
-asking.py compares, and mending.py mends what only comparing finds.
+Where everything is: database.py is the front door (open, Database: over holding.py, which knows its collections and
+scopes, and history.py, which tells what happened), reading.py and writing.py are what it gives (Table, Query,
+Transaction). schema.py declares records (collection.py: their fields.py as annotations.py and converting.py tell
+them; records.py: what reads give), values.py says what they hold, columns.py what tables show, query.py compiles
+queries, describing.py tells what a file holds, erasing.py takes fields out; loading.py loads rows, tables.py reads
+them from files. replica.py is a store, a clock and the news of what changed: transaction.py and apply.py write over
+sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py, which memory.py
+carries, and line.py over WebSocket (wire.py); greeting.py begins a session, with eager.py where changes go along,
+shared.py is one scope of it, rounds.py declares and settles scopes, parting.py sends chunks in parts, landing.py
+writes what comes, asking.py compares, and mending.py mends what only comparing finds.
 copies.py recognises copied and restored files, verify.py looks for damage (examine.py) and mends it, rebuild.py
-computes again what follows from the cells. bundle.py writes scopes into files to be carried by hand, escrow.py one of
-what has to be kept before scopes are left (leaving.py); trimming.py forgets removals, trash.py has what went by
-comparing (existence.py). conflicts.py is the ledger of what was written apart; why.py and comparing.py explain one
-record, and tell whether two replicas agree. moving.py executes moves between scopes, forwarding.py follows them, by
-carrying.py. The kernels are native/*.pyx, each called by one module.
+computes again what follows from the cells. bundle.py writes scopes into files to be carried by hand, sealed_bundle.py
+seals them to their readers (sealing.py), parcel.py tells which it is to be, escrow.py writes one of what has to be
+kept before scopes are left (leaving.py); trimming.py forgets removals, trash.py has what went by comparing
+(existence.py). conflicts.py is the ledger of what was written apart; why.py and comparing.py explain one
+record, and tell whether two replicas agree; references.py follows references between records, search.py finds words.
+websocket.py dials once, server.py serves, agent.py does both in the background (keeper.py), by what agenda.py decides
+and discovery.py finds; lines.py tells whoever is connected of news.py; hub.py is a server with its metrics.py.
+identity.py is a device's key, certificates.py its certificate, enrolment.py and desk.py how it gets that; statements.py
+are signed, control.py holds them in a scope, grants.py tells what they come to, membership.py applies that to a
+database, and trust.py is what a session asks; refusals.py keeps what was refused, voiding.py finds what is void.
+texts.py reads and writes texts, lists and maps, which documents.py makes of updates; live.py holds one for an editor.
+moving.py executes moves between scopes, forwarding.py follows them, by carrying.py. recording.py writes the audit log,
+audit.py reads it. The kernels are native/*.pyx, each called by one module.
 """
 
 import importlib
 import typing
 
 from fieldsync.codec import Unknown
-from fieldsync.database import Database, ScopeInfo, open, serve
+from fieldsync.database import Database, open, serve
 from fieldsync.errors import (
     AlreadyExists,
     AmbiguousKey,
@@ -40,6 +51,7 @@ from fieldsync.errors import (
     DiskFull,
     FieldsyncError,
     FormatTooNew,
+    IdentityError,
     LimitExceeded,
     LoadError,
     MissingDependency,
@@ -51,26 +63,36 @@ from fieldsync.errors import (
     SyncError,
     VersionMismatch,
 )
+from fieldsync.holding import ScopeInfo
 from fieldsync.reading import Query, Table
 from fieldsync.schema import Counter, List, Map, Record, Snapshot, Stamp, Text, field
 from fieldsync.watch import Event, Watch
 from fieldsync.writing import Transaction
 
 if typing.TYPE_CHECKING:
+    from fieldsync.audit import AuditEntry
     from fieldsync.bundle import BundleReport
     from fieldsync.comparing import Comparison, ScopeComparison
     from fieldsync.conflicts import Claim, Conflict, LateEdit
-    from fieldsync.describing import CollectionInfo, FieldInfo
+    from fieldsync.describing import CollectionInfo, FieldInfo, TableChange
     from fieldsync.examine import Fault, VerifyReport
+    from fieldsync.identity import Identity
+    from fieldsync.live import LiveText
     from fieldsync.loading import LoadReport
-    from fieldsync.report import Mended, Report
+    from fieldsync.references import Followed
+    from fieldsync.refusals import RefusedChanges
+    from fieldsync.report import Mended, Refused, Report
+    from fieldsync.status import PeerStatus, Status
     from fieldsync.trash import TrashEntry
     from fieldsync.why import Trace, Why
 
 __version__ = "0.1.0"
 __all__ = [
+    "Agent",
     "AlreadyExists",
     "AmbiguousKey",
+    "AuditEntry",
+    "Budget",
     "BundleReport",
     "Busy",
     "Claim",
@@ -90,10 +112,14 @@ __all__ = [
     "Fault",
     "FieldInfo",
     "FieldsyncError",
+    "Followed",
     "FormatTooNew",
+    "Identity",
+    "IdentityError",
     "LateEdit",
     "LimitExceeded",
     "List",
+    "LiveText",
     "LoadError",
     "LoadReport",
     "Map",
@@ -101,18 +127,23 @@ __all__ = [
     "MissingDependency",
     "NotDelivered",
     "NotFound",
+    "PeerStatus",
     "ProtocolError",
     "Query",
     "Record",
+    "Refused",
+    "RefusedChanges",
     "Report",
     "SchemaError",
     "ScopeComparison",
     "ScopeInfo",
     "Snapshot",
     "Stamp",
+    "Status",
     "StoreError",
     "SyncError",
     "Table",
+    "TableChange",
     "Text",
     "Trace",
     "Transaction",
@@ -129,6 +160,9 @@ __all__ = [
 
 
 _LATE = {  # few programs need these modules at once
+    "Agent": "fieldsync.agent",
+    "AuditEntry": "fieldsync.audit",
+    "Budget": "fieldsync.agenda",
     "BundleReport": "fieldsync.bundle",
     "Claim": "fieldsync.conflicts",
     "CollectionInfo": "fieldsync.describing",
@@ -136,11 +170,19 @@ _LATE = {  # few programs need these modules at once
     "Conflict": "fieldsync.conflicts",
     "Fault": "fieldsync.examine",
     "FieldInfo": "fieldsync.describing",
+    "Followed": "fieldsync.references",
+    "Identity": "fieldsync.identity",
     "LateEdit": "fieldsync.conflicts",
+    "LiveText": "fieldsync.live",
     "LoadReport": "fieldsync.loading",
     "Mended": "fieldsync.report",
+    "PeerStatus": "fieldsync.status",
+    "Refused": "fieldsync.report",
+    "RefusedChanges": "fieldsync.refusals",
     "Report": "fieldsync.report",
     "ScopeComparison": "fieldsync.comparing",
+    "Status": "fieldsync.status",
+    "TableChange": "fieldsync.describing",
     "Trace": "fieldsync.why",
     "TrashEntry": "fieldsync.trash",
     "VerifyReport": "fieldsync.examine",

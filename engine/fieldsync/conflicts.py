@@ -7,19 +7,23 @@ side by side, and leave when somebody overwrites them all. Equal values are no c
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from fieldsync import clock, codec, record
+from fieldsync import clock, codec, record, texts
 from fieldsync.errors import AlreadyExists, NotFound
 from fieldsync.store import HEADLESS
 from fieldsync.trash import fields_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from fieldsync.replica import WriteBatch
     from fieldsync.store import OrphanRow, Reader, Scope
+
+    Named = Callable[[str, tuple[str, int]], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Conflict:
     key: str
     field: str
     claims: tuple[Claim, ...]
+    stored_as: str = ""  # the field's name in cells, as all versions of the app share it
 
     @property
     def winner(self) -> Claim:
@@ -76,29 +81,34 @@ class LateEdit:
         return f"{self.scope}: {name} is deleted, but was written to: {values}"
 
 
-def conflicts(reader: Reader, scopes: list[Scope], collection: str | None) -> Iterator[Conflict]:
-    """The fields of scopes that were written apart, of one collection or of all."""
+def conflicts(reader: Reader, scopes: list[Scope], collection: str | None, named: Named) -> Iterator[Conflict]:
+    """The fields of scopes that were written apart, of one collection or of all.
+
+    named: (collection, name and kind of cells) -> what the field is called.
+    """
     names = {row.id: row.name for row in reader.collections()}
     for scope in scopes:
         for number, rows in reader.records(scope.id):
             if collection in (None, names[number]):
                 every = record.rivals(reader.dictionary, [row.packed for row in rows])
                 for row, rivals in zip(rows, every, strict=True):
-                    yield from _conflicts(reader, scope, (names[number], row.key), rivals)
+                    yield from _conflicts(reader, scope, (names[number], row.key), rivals, named)
 
 
-def _conflicts(reader: Reader, scope: Scope, name: record.Name, rivals: list[record.Rivals]) -> Iterator[Conflict]:
+def _conflicts(
+    reader: Reader, scope: Scope, name: record.Name, rivals: list[record.Rivals], named: Named
+) -> Iterator[Conflict]:
     for number, found in rivals:
-        field_name, _ = reader.dictionary.field_names[number]
-        is_shown = not field_name.startswith("_")
+        cell = reader.dictionary.field_names[number]
+        is_shown = not cell[0].startswith("_")
         if is_shown and len({codec.encode(value) for *_, value in found}) > 1:
             name_of = reader.dictionary.author
             claims = tuple(_claim(reader, scope, name_of(author), time, value) for author, _, time, value in found)
-            yield Conflict(scope.name, *name, field_name, claims)
+            yield Conflict(scope.name, *name, named(name[0], cell), claims, cell[0])
 
 
-def late_edits(reader: Reader, scopes: list[Scope], collection: str | None) -> Iterator[LateEdit]:
-    """What was written to deleted records of scopes, of one collection or of all."""
+def late_edits(reader: Reader, scopes: list[Scope], collection: str | None, named: Named) -> Iterator[LateEdit]:
+    """What was written to deleted records of scopes, of one collection or of all. named: see conflicts."""
     names = {row.id: row.name for row in reader.collections()}
     for scope in scopes:
         context = reader.context(scope.id) if reader.has_orphans(scope.id) else None
@@ -108,16 +118,21 @@ def late_edits(reader: Reader, scopes: list[Scope], collection: str | None) -> I
                 name = reader.dictionary.author(author)
                 is_deleted = context is not None and context.covers(name, seq)  # else its creation is still to come
                 if is_deleted and collection in (None, names.get(orphan.collection)):
-                    values = _values(reader, scope, orphan)
                     known = names.get(orphan.collection, "")
+                    values = _values(reader, scope, orphan, partial(named, known))
                     yield LateEdit(scope.name, known, orphan.key or "", values, (name.hex(), seq, n))
 
 
-def _values(reader: Reader, scope: Scope, orphan: OrphanRow) -> dict[str, Claim]:
+def _values(
+    reader: Reader, scope: Scope, orphan: OrphanRow, name_of: Callable[[tuple[str, int]], str]
+) -> dict[str, Claim]:
     """What the cells of a deleted record read, by field, with who wrote it last."""
-    read = record.read_all(reader.dictionary, orphan.packed)
-    writers = record.writers(reader.dictionary, orphan.packed)
-    return {name: _claim(reader, scope, *writers[name], read.get(name)) for name in sorted(writers)}
+    read = record.read_cells(reader.dictionary, orphan.packed)
+    for number, updates in record.updates(reader.dictionary, orphan.packed).items():
+        read[reader.dictionary.field_names[number]] = texts.salvaged(updates)  # what it built on is gone
+    writers = sorted(record.writers(reader.dictionary, orphan.packed).items(), key=itemgetter(1))
+    claims = {name_of(cell): _claim(reader, scope, author, time, read.get(cell)) for cell, (time, author) in writers}
+    return {name: claims[name] for name in sorted(claims)}
 
 
 def _claim(reader: Reader, scope: Scope, author: bytes, time: int, value: Any) -> Claim:

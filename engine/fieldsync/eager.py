@@ -13,11 +13,13 @@ from fieldsync.context import Context
 from fieldsync.exchange import Declaration
 from fieldsync.frames import Eager
 from fieldsync.limits import EAGER_CELLS_MAX
+from fieldsync.trust import CONTROL
 
 if TYPE_CHECKING:
     from fieldsync.exchange import State
     from fieldsync.replica import Replica
     from fieldsync.store import Reader
+    from fieldsync.trust import Rights
 
 
 class Offer(NamedTuple):
@@ -55,7 +57,7 @@ def offer(reader: Reader, name: str, place: int, base: Context | None) -> Offer 
     if len(chunks) > 1:
         return None
     chunk, changes = chunks[0] if chunks else (None, 0)
-    return Offer(Eager(place, base.hash(), news, chunk), changes, own)
+    return Offer(Eager(place, base.hash(), news, chunk), changes if name != CONTROL else 0, own)
 
 
 def agreed(reader: Reader, name: str, pair: bytes) -> Context | None:
@@ -64,8 +66,23 @@ def agreed(reader: Reader, name: str, pair: bytes) -> Context | None:
     return reader.agreed(pair, scope.id) if scope is not None else None
 
 
-def land(replica: Replica, name: str, eager: Eager, pair: bytes, base: Context | None) -> Landed | None:
+class _Refused(Exception):
+    """Not all of an Eager may be taken; never leaves this module."""
+
+
+def land(replica: Replica, name: str, eager: Eager, pair: bytes, base: Context | None, rights: Rights) -> Landed | None:
     """Take an Eager on a base that is remembered of the pair, or on the one given; None where it may not be taken."""
+    if rights.why_not_write(name):
+        return None
+    try:
+        return _land(replica, name, eager, pair, base, rights)
+    except _Refused:
+        return None
+
+
+def _land(
+    replica: Replica, name: str, eager: Eager, pair: bytes, base: Context | None, rights: Rights
+) -> Landed | None:
     with replica.writing() as batch:
         writer = batch.writer
         scope = writer.scope(name)
@@ -76,10 +93,17 @@ def land(replica: Replica, name: str, eager: Eager, pair: bytes, base: Context |
             return None
         before, giver = exchange.state_of(writer, scope), known[0] | eager.news
         if eager.chunk is not None:
-            scope, taken = taking.take(writer, scope, known[0], giver, eager.chunk, replica.wall_ms())
+            scope, taken = taking.take(writer, scope, known[0], giver, eager.chunk, replica.wall_ms(), rights)
+            if taken.refused:
+                raise _Refused
             batch.receive(name, taken)
+        if taking.why_not_join(writer, scope, giver, rights):
+            raise _Refused
         scope = taking.finish(writer, scope, Declaration(giver, Context(), []))
         writer.save_scope(scope)
         batch.note(name, [], giver)
         after = exchange.state_of(writer, scope)
-    return Landed(known[0], giver, before, after, batch.received, batch.ahead, len(batch.touched))
+    if name == CONTROL:  # counts are of the app's records
+        return Landed(known[0], giver, before, after, 0, 0, 0)
+    records = sum(one.scope != CONTROL for one in batch.touched)
+    return Landed(known[0], giver, before, after, batch.received, batch.ahead, records)

@@ -21,6 +21,7 @@
      +-- SyncError                 a session could not be held or completed
      |    +-- ConnectionFailed     no link to the peer, or it was cut
      |    +-- DigestMismatch       equal contexts with unequal content: damage or a bug
+     +-- IdentityError             keys, certificates or codes that do not prove who somebody is
      +-- MissingDependency         an optional package is not installed
 
 A value of a type that Fieldsync cannot hold is a plain TypeError that names the field.
@@ -109,6 +110,10 @@ class ConnectionFailed(SyncError, ConnectionError):
 
 class DigestMismatch(SyncError):
     """Equal contexts with unequal content, which the session could not mend: damage or a bug."""
+
+
+class IdentityError(FieldsyncError):
+    """Keys, certificates, statements or codes that do not prove who somebody is, or lie open to others."""
 
 
 class MissingDependency(FieldsyncError, ImportError):

@@ -15,6 +15,7 @@ from fieldsync.apply import Target, Touched, land, of_orphan
 from fieldsync.errors import ProtocolError
 from fieldsync.limits import RANGE_ROUNDS_MAX, SKETCH_SYMBOLS_MAX
 from fieldsync.store import TrashRow
+from fieldsync.trust import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +174,10 @@ def drop(writer: Writer, scope: Scope, taker: Known, trust: Trust, wall_ms: int)
     """Remove what lives here of the compared dots and not at the giver; records go to the trash.
 
     Returns the scope with its new digest, not yet saved. TooMuch, and nothing done, where the giver may not do that.
+    Nothing ever goes from the control scope.
     """
+    if scope.name == CONTROL:
+        return scope, []
     targets = [*_gone_records(writer, scope, taker), *_gone_orphans(writer, scope, taker)]
     if not trust.may_drop(len(targets), writer.count_records(scope.id)):
         raise TooMuch

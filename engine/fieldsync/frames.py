@@ -23,6 +23,7 @@ class Hello:
     takes_all: bool
     scopes: list[tuple[str, bytes]]
     versions: tuple[int, int] = (VERSION, VERSION)
+    refused: list[tuple[str, str]] = field(default_factory=list)  # scopes on offer that are not shared, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,8 @@ class Settled:
     context_hash: bytes
     digest: bytes
     is_provisional: bool
-    is_superseded: bool = False  # a newer session took the scope over: the peer's changes did not all land
+    is_superseded: bool = False  # the peer's changes did not all land: a newer session took the scope over,
+    refused: str = ""  # or something of them was refused, for this reason
 
 
 @dataclass(frozen=True, slots=True)

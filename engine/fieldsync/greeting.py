@@ -14,6 +14,7 @@ taker whose declaration is the context that both remember.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from typing import TYPE_CHECKING
@@ -25,9 +26,10 @@ from fieldsync.frames import VERSION, Again, Differ, Eager, Forgotten, Hello
 from fieldsync.leaving import deliver, pending
 from fieldsync.limits import EAGER_SCOPES_MAX
 from fieldsync.replica import peer_id
+from fieldsync.report import Refused
 from fieldsync.shared import Shared
 from fieldsync.store import Pair
-from fieldsync.trust import Trust
+from fieldsync.trust import CONTROL, Reason, Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,15 +55,24 @@ def pair_id(replica: bytes, names: Iterable[str], states: Iterable[bytes]) -> by
 class Greeting:
     """One side's greeting: `open` or `receive`, until `shared` is known; `remember` at the end of the session."""
 
-    def __init__(self, replica: Replica, *, only: list[str] | None, peer: str | None) -> None:
+    def __init__(
+        self, replica: Replica, *, only: list[str] | None, peer: str | None, trust: Trust | None = None
+    ) -> None:
+        """trust: of a peer who has proved who he is; by it, and not by an address, he is then remembered."""
         self.shared: list[Shared] = []
         self.refused: list[str] = []
+        self.refusals: list[Refused] = []  # why
+        self.withheld: dict[int, Reason] = {}  # scopes that the peer named, by place, and may not be told of
         self.states: dict[str, State] = {}  # the own ones
-        self.trust = Trust()
+        self.trust = trust or Trust()
+        self.met: Pair | None = None  # at the end: what the initiator told last, and whether the peer is a hub
         self.is_over = False
         self.changes_sent = self.changes_received = self.changes_ahead = self.records_changed = 0
         self.delay = 0  # round trips beyond the one that a greeting takes
         self._replica = replica
+        self._proven = trust
+        if trust is not None and trust.device is not None and peer is not None:
+            peer = trust.device
         self._only = only
         self._takes_all = replica.takes_all and only is None
         self._peer = None if only is not None or peer is None else peer_id(peer)
@@ -86,8 +97,8 @@ class Greeting:
     def open(self) -> list[Message]:
         """The first messages of the conversation."""
         with self._replica.store.reading() as reader:
-            for scope in sorted(reader.scopes(), key=lambda scope: -scope.priority):
-                if self._only is None or scope.name in self._only:
+            for scope in sorted(reader.scopes(), key=lambda scope: (scope.name != CONTROL, -scope.priority)):
+                if self._may_tell(scope.name):
                     self.states[scope.name] = exchange.state_of(reader, scope)
             self._told = {name: state.short() for name, state in self.states.items()}
             self._id = self._peer
@@ -99,13 +110,22 @@ class Greeting:
             self._trust(known.replica, known.is_hub)
             return self._again(reader, known)
 
+    def _may_tell(self, name: str) -> bool:
+        """Whether the peer is told of a scope at all."""
+        is_asked = self._only is None or name == CONTROL or name in self._only
+        return is_asked and not self.trust.rights.why_not_read(name)
+
     def _trust(self, replica: bytes, says_hub: bool) -> None:
         self._peer_replica, self._says_hub = replica, says_hub
-        self.trust = self._replica.trust(replica, says_hub)
+        if self._proven is None:
+            self.trust = self._replica.trust(replica, says_hub)
+        else:  # a hub is who is one and says that he takes all; a hub's other files are no hub
+            self._says_hub = says_hub and self._proven.is_hub
+            self.trust = dataclasses.replace(self._proven, is_hub=self._says_hub)
 
-    def _hello(self, names: Iterable[str]) -> Hello:
+    def _hello(self, names: Iterable[str], refused: Iterable[tuple[str, str]] = ()) -> Hello:
         states = [(name, self.states[name].short()) for name in names]
-        return Hello(self._replica.id, self._replica.wall_ms(), self._takes_all, states)
+        return Hello(self._replica.id, self._replica.wall_ms(), self._takes_all, states, refused=list(refused))
 
     def _again(self, reader: Reader, pair: Pair) -> list[Message]:
         changed = [
@@ -164,9 +184,22 @@ class Greeting:
         self._enter(unknown)
         # what was not on offer differs on both sides, whatever is held here by now
         self.shared = [Shared(name, b"" if name in unknown else state) for name, state in theirs.items()]
-        self.refused = [name for name in self.states if name not in theirs and not self._takes_all]
+        self._note_refused([name for name in self.states if name not in theirs], dict(hello.refused))
+        self._withhold()
         self.is_over = True
         return []
+
+    def _note_refused(self, names: list[str], reasons: dict[str, str]) -> None:
+        """Scopes on offer here that the peer does not share."""
+        self.refused = [name for name in names if not self._takes_all]
+        told = [name for name in names if name in reasons or not self._takes_all]
+        self.refusals = [Refused(name, reasons.get(name, Reason.NOT_HELD), is_ours=True) for name in told]
+
+    def _withhold(self) -> None:
+        """A device names to a hub what it holds; it may not hold that any more."""
+        for i, shared in enumerate(self.shared):
+            if shared.name not in self.states and (reason := self.trust.rights.why_not_read(shared.name)):
+                self.withheld[i] = reason
 
     def _accept_differ(self, differ: Differ, pair: Pair) -> None:
         """The remembered list numbers the scopes, those that are new to it after them."""
@@ -176,12 +209,13 @@ class Greeting:
             raise ProtocolError("an answer with scopes that were not on offer")
         if any(name in self.states for name, _ in differ.more):
             raise ProtocolError("an answer with a scope that was on offer as one that is new")
-        self.refused = [pair.names[i] for i in differ.refused]
+        self._note_refused([pair.names[i] for i in differ.refused], {})
         self.changes_sent -= sum(count for i, count in self._sent.items() if i in different)  # they go again
         same = {name: state.short() for name, state in self.states.items()}
         self.shared = [Shared(name, different.get(i, same[name])) for i, name in enumerate(pair.names)]
         self._enter([name for name, _ in differ.more])
         self.shared += [Shared(name, b"") for name, _ in differ.more]
+        self._withhold()
         self._places, self._eager = dict(enumerate(i for i, _ in differ.different)), differ.eager
         self.is_over = not self._eager
 
@@ -190,7 +224,7 @@ class Greeting:
         i = self._place(message)
         shared = self.shared[i]
         sent = self._contexts.get(shared.name)
-        landed = eager.land(self._replica, shared.name, message, self._id or b"", sent)
+        landed = eager.land(self._replica, shared.name, message, self._id or b"", sent, self.trust.rights)
         if landed is None and self._is_gone(shared.name):  # to say nothing would be to say that it landed
             raise SyncError(f"{shared.name!r} was left meanwhile; sync again")
         if landed is not None:
@@ -225,23 +259,24 @@ class Greeting:
         if self._takes_all:
             self._enter(self._told)
         with self._replica.store.reading() as reader:
-            self._look(reader, every=hello.takes_all)
+            self._look(reader, every=self._says_hub)
         # in the order of the initiator, which knows what is urgent
         names = [name for name in self._told if name in self.states]
         names += [name for name in self.states if name not in self._told]
         self.shared = [Shared(name, self._told.get(name, b"")) for name in names]
         self.is_over = True
-        return [self._hello(names)]
+        reasons = [(name, self.trust.rights.why_not_read(name)) for name in self._told]
+        return [self._hello(names, [(name, reason) for name, reason in reasons if reason])]
 
     def _look(self, reader: Reader, *, every: bool) -> None:
         """Read the own states of those scopes that were told of, of all if every."""
         for scope in reader.scopes():
-            if every or scope.name in self._told:
+            if (every or scope.name in self._told) and self._may_tell(scope.name):
                 self.states[scope.name] = exchange.state_of(reader, scope)
 
     def _enter(self, names: Iterable[str]) -> None:
         with self._replica.store.reading() as reader:
-            new = [name for name in names if reader.scope(name) is None]
+            new = [name for name in names if self._may_tell(name) and reader.scope(name) is None]
         if new:
             with self._replica.store.writing() as writer:
                 for name in new:
@@ -251,7 +286,7 @@ class Greeting:
         with self._replica.store.reading() as reader:
             pair = reader.pair(again.pair)
         self._eager = again.eager
-        if pair is None or pair.was_hub != self._takes_all or any(i >= len(pair.names) for i, _ in again.changed):
+        if pair is None or not self._may_recall(pair) or any(i >= len(pair.names) for i, _ in again.changed):
             self._is_lost, self.delay = True, 1
             return [Forgotten()]
         self._id, self._pair = again.pair, pair
@@ -263,6 +298,10 @@ class Greeting:
         self._told = dict(zip(pair.names, states, strict=True))
         return [] if self._eager else self._differ(pair)
 
+    def _may_recall(self, pair: Pair) -> bool:
+        """Whether what is remembered of a pair still holds: this side is what it was, the other may be told it all."""
+        return pair.was_hub == self._takes_all and all(map(self._may_tell, pair.names))
+
     def _take(self, message: Eager) -> list[Message]:
         if self._is_lost or self._pair is None:
             return []
@@ -271,7 +310,7 @@ class Greeting:
 
     def _land(self, name: str, message: Eager) -> None:
         """Land a change that came along, where nothing stands against it; else it comes again in a stream."""
-        landed = eager.land(self._replica, name, message, self._id or b"", None)
+        landed = eager.land(self._replica, name, message, self._id or b"", None, self.trust.rights)
         if landed is not None:
             self.changes_received += landed.changes
             self.changes_ahead += landed.ahead
@@ -283,7 +322,7 @@ class Greeting:
         if self._takes_all:
             self._enter(pair.names)
         with self._replica.store.reading() as reader:
-            self._look(reader, every=pair.is_hub)
+            self._look(reader, every=self._says_hub)
             own = {name: state.short() for name, state in self.states.items()}
             different = [
                 (i, own[name]) for i, name in enumerate(pair.names) if name in own and own[name] != self._told[name]
@@ -330,6 +369,7 @@ class Greeting:
             if shared.own is not None and shared.peer is not None and not self._was_dropped(shared):
                 contexts[shared.name] = shared.own.context | shared.peer.context
         pair = Pair(self._peer_replica, list(told), b"".join(told.values()), self._says_hub, self._takes_all)
+        self.met = pair
         name = self._peer if initiator else pair_id(self._peer_replica, told, told.values())
         is_new = name is not None and self._only is None and (pair != self._pair or bool(contexts))
         with self._replica.store.reading() as reader:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from fieldsync import existence, mending, taking
 from fieldsync.context import Context
 from fieldsync.exchange import Superseded
+from fieldsync.report import Refused
+from fieldsync.trust import CONTROL
 
 if TYPE_CHECKING:
     from fieldsync.changes import Chunk
     from fieldsync.replica import Replica, WriteBatch
     from fieldsync.report import Report
     from fieldsync.shared import Shared
-    from fieldsync.store import Scope
-    from fieldsync.trust import Trust
+    from fieldsync.store import Scope, Writer
+    from fieldsync.trust import Reason, Trust
 
 
 class Landing:
@@ -24,48 +26,84 @@ class Landing:
         self._replica = replica
         self._report = report
 
-    def take(self, shared: Shared, chunk: Chunk | None) -> None:
-        """Land a chunk of a stream that goes on, unless a newer session took the scope over."""
-        if shared.dropped:
+    def take(self, shared: Shared, chunk: Chunk | None, trust: Trust) -> None:
+        """Land a chunk of a stream that goes on, unless a newer session took the scope over, or the peer may not."""
+        if shared.dropped or trust.rights.why_not_write(shared.name):
             return
         try:
             with self._replica.writing() as batch:
-                batch.writer.save_scope(self._land(batch, shared, chunk))
+                batch.writer.save_scope(self._land(batch, shared, chunk, trust))
         except Superseded:
             self._supersede(shared)
         else:
-            self._count(batch)
+            self._count(batch, shared)
 
     def end(self, shared: Shared, chunk: Chunk | None, trust: Trust, *, yields: bool) -> None:
         """Land the last chunk, if there is one, and Done. yields: where records differ without a reason, ours go.
 
         Where more would go than the peer may take away, what came lands, and nothing is joined: a hub will say the
-        same, or not.
+        same, or not. So it is where a change was refused.
         """
         if shared.dropped:
             return
+        if reason := trust.rights.why_not_write(shared.name):
+            self._leave_out(shared, reason)
+            return
         try:
             with self._replica.writing() as batch:
-                self._join(batch, shared, self._land(batch, shared, chunk), trust, yields=yields)
+                scope = self._land(batch, shared, chunk, trust)
+                self._check_authors(batch.writer, scope, shared, trust)
+                if shared.refused:
+                    batch.writer.save_scope(scope)
+                else:
+                    self._join(batch, shared, scope, trust, yields=yields)
         except Superseded:
             self._supersede(shared)
         except existence.TooMuch:
-            self.take(shared, chunk)
+            self.take(shared, chunk, trust)
             shared.dropped = True
             self._report.waiting.append(shared.name)
         else:
-            self._count(batch)
+            self._count(batch, shared)
+            shared.dropped = bool(shared.refused)
+
+    def _check_authors(self, writer: Writer, scope: Scope, shared: Shared, trust: Trust) -> None:
+        """Refuse what a device says that it has of authors from whom it may bring nothing."""
+        assert shared.peer is not None
+        if trust.is_hub or shared.refused:
+            return
+        if reason := taking.why_not_join(writer, scope, shared.peer.context, trust.rights):
+            self._refuse(shared, reason)
+
+    def _leave_out(self, shared: Shared, reason: Reason) -> None:
+        """Take nothing of a stream, and let others write the scope. Where it held nothing new, that is all right."""
+        assert shared.own is not None
+        assert shared.peer is not None
+        if shared.peer.context - shared.own.context:
+            self._refuse(shared, reason)
+            shared.dropped = True
+        with self._replica.store.writing() as writer:
+            scope = writer.scope(shared.name)
+            if scope is not None and scope.taker == shared.token:
+                writer.save_scope(scope._replace(taker=b""))
+
+    def _refuse(self, shared: Shared, reason: Reason) -> None:
+        if not shared.refused:
+            self._report.refusals.append(Refused(shared.name, reason, is_ours=False))
+        shared.refused = reason
 
     def _supersede(self, shared: Shared) -> None:
         shared.dropped = True
         self._report.superseded.append(shared.name)
 
-    def _count(self, batch: WriteBatch) -> None:
+    def _count(self, batch: WriteBatch, shared: Shared) -> None:
+        if shared.name == CONTROL:
+            return  # a report is of the app's records
         self._report.changes_received += batch.received
         self._report.changes_ahead += batch.ahead
-        self._report.records_changed += len(batch.touched)
+        self._report.records_changed += sum(one.scope != CONTROL for one in batch.touched)
 
-    def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None) -> Scope:
+    def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None, trust: Trust) -> Scope:
         """Write a chunk; returns the scope, not yet saved."""
         assert shared.own is not None
         assert shared.peer is not None
@@ -75,8 +113,10 @@ class Landing:
         if chunk is None:
             return scope
         scope, taken = taking.take(
-            batch.writer, scope, shared.own.context, shared.peer.context, chunk, self._replica.wall_ms()
+            batch.writer, scope, shared.own.context, shared.peer.context, chunk, self._replica.wall_ms(), trust.rights
         )
+        if taken.refused:
+            self._refuse(shared, taken.refused)
         batch.receive(shared.name, taken)
         batch.writer.drop_begun(scope.id)
         return scope
@@ -86,7 +126,8 @@ class Landing:
         assert shared.peer is not None
         writer, now_ms = batch.writer, self._replica.wall_ms()
         scope = scope._replace(taker=b"")  # so that a change may come along with the next greeting
-        known = shared.gone.known() if shared.gone is not None else None
+        is_kept = shared.name == CONTROL  # nothing is ever taken out of it
+        known = shared.gone.known() if shared.gone is not None and not is_kept else None
         gives_way = shared.compares_all and yields
         removed = 0
         if known is not None:

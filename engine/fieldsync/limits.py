@@ -20,14 +20,16 @@ TIME_MAX = (1 << 63) - 1
 
 # A chunk of a stream
 CHUNK_CELLS_TARGET = 50_000  # a chunk ends with the change that passes this
-CHUNK_CELLS_FIRST = 2_000  # the first of a stream is that small, each next one twice as large
+CHUNK_CELLS_FIRST = 10_000  # the first of a stream is that small, each next one twice as large
 PART_BYTES_MIN = 1 << 10  # of a part of a chunk's body, in which more than that travels
 PART_SHARE = 64  # or a part is as large as one in so many of the bytes that the session has sent
 PART_BYTES_MAX = 64 << 10
 BEGUN_CHUNKS_MAX = 16  # chunks that cut links broke off, each of up to FRAME_BYTES_MAX, kept; then the oldest go
 CHUNK_BYTES_TARGET = 2 << 20  # or with the change that passes this many bytes of packed records read
 CHUNK_CHANGES_MAX = 20_000
-FETCH_ROWS_TARGET = 1_000  # records that a giver reads at a time
+FETCH_ROWS_FIRST = 1_000  # records that a giver reads at a time, before it knows how large they are, and at least
+FETCH_ROWS_MAX = 20_000
+FETCH_BYTES_TARGET = 4 << 20  # as many as come to about this, by the last ones
 CHUNK_PIECES_MAX = 100_000
 CHUNK_RAW_BYTES_MAX = 64 << 20  # of all streams, decompressed
 STREAM_COMPRESS_BYTES_MIN = 64  # shorter streams travel as they are
@@ -36,6 +38,7 @@ STREAM_COMPRESS_BYTES_MIN = 64  # shorter streams travel as they are
 FRAME_BYTES_MAX = 16 << 20
 HELLO_SCOPES_MAX = 100_000
 CONTEXT_BYTES_MAX = 8 << 20
+REASON_CHARS_MAX = 100  # of the code of a refusal
 PROVISIONAL_GROUPS_MAX = 16  # givers whose dots a declaration names; dots of others are taken again
 EAGER_SCOPES_MAX = 16  # scopes whose changes go along with a greeting
 EAGER_CELLS_MAX = 500  # of one scope; more wait for the answer
@@ -45,11 +48,55 @@ ROUNDS_MAX = 4  # over one scope: the usual one; after a look at the own file; c
 MENDED_MAX = 16  # scopes that one session mends; the others wait for the next
 LOOK_PAUSE_MS = 600_000  # a scope that was looked at for damage is not looked at again, whatever peers say
 SESSION_SECONDS_MAX = 24 * 3600
+
+# Networks
 CONNECT_SECONDS_MAX = 30
-IDLE_SECONDS_MAX = 60
-SERVER_SESSIONS_MAX = 64
+CLOSE_SECONDS_MAX = 5
+IDLE_SECONDS_MAX = 60  # without a frame either way within a session; between sessions pings keep a connection
+PING_SECONDS = 20  # between pings, and how long an answer may take
+SERVER_CONNECTIONS_MAX = 2_000
+SERVER_SESSIONS_MAX = 64  # of these, in the middle of a session; others wait
+HANDSHAKES_MAX = 500  # connections that are not through those of TLS and WebSocket; then the oldest goes
+UNREAD_BYTES_MAX = 256 << 20  # that have come over all connections and are not taken; then who holds the most goes
+SESSION_WAIT_SECONDS = 20.0  # for one of these places
+WORKERS_MAX = 8  # threads in which an agent or a server works at its file
+NEWS_SCOPES_MAX = 10_000  # scopes that changed, noted by name; of more, all are looked at
+DIALLING_MAX = 4  # connections that an agent makes at a time
+PEERS_MAX = 256  # that an agent knows of; more that are announced are not looked at
+RETRY_FIRST_SECONDS = 1.0  # at most, before a dial after one failure; twice as long after each next one
+RETRY_SECONDS_MAX = 60.0
+REFRESH_SECONDS = 900.0  # between sessions over a link on which nothing happens
+SESSIONS_APART_SECONDS = 0.05  # at least, between sessions with one peer
+PROBE_SECONDS = 5.0  # for an answer, after a sleep or a change of networks
+TICK_SECONDS = 5.0  # between looks at the clocks and the networks
+ADDRESSES_MAX = 8  # of one device that are tried
+RESOLVE_MS_MAX = 3_000  # for what a device announced of itself
+HEALTHY_SECONDS = 5.0  # within which a server that is well answers
+TIDY_SECONDS = 600.0  # between looks whether there is something to trim
+GRACE_SECONDS = 10.0  # for open sessions to end in, when a server is stopped
+SESSIONS_BURST = 30  # sessions that one connection may begin at once; then
+SESSIONS_PAUSE_SECONDS = 0.2  # passes before each next one
+
+# Identities
+IDENTITY_NAME_CHARS_MAX = 64  # of an organisation, a hub or a device
+CERTIFICATE_BYTES_MAX = 4 << 10
+ROOT_YEARS = 50  # how long certificates are valid: of a root and its issuers,
+HUB_YEARS = 25
+DEVICE_YEARS = 10  # renewed by sync long before
+STATEMENT_BYTES_MAX = 32 << 10
+GRANT_DAYS = 400  # how long a grant is good without meeting a hub, unless it says otherwise
+MINTED_MAX = 10_000  # names minted since the last transaction that may turn out to be authors
+INVITE_ADDRESS_BYTES_MAX = 200
+ENROLMENTS_MAX = 16  # at once
+ENROLMENT_SECONDS_MAX = 20
+REFUSED_RECORDS_MAX = 1_000  # records named of refused changes, in each scope
+SEALED_READERS_MAX = 10_000  # to whom one bundle is sealed
+PATTERNS_MAX = 1_000  # scopes, or patterns of them, that one statement names
 
 # Storage
+DECLARATIONS_SERVED = 3  # a column that none of the last so many declarations for which tables were made asks for, goes
+MISFITS_NAMED = 5  # keys of records that a description names where a value cannot be shown
+COLUMNS_MAX = 1_000  # of a table; those that only former declarations asked for go first
 BUSY_MS_MAX = 30_000  # how long a transaction waits for another process's
 READERS_MAX = 8  # idle reader connections kept
 
@@ -64,10 +111,13 @@ TRIM_PAUSE_MS = 3_600_000  # how often a hub trims by itself
 FORWARDS_KEPT_MS = 365 * 86_400_000  # how long a hub follows a record that it moved with what comes late
 FORWARDS_MAX = 1_000_000  # moves of records that it remembers; then the oldest go
 MOVES_FOLLOWED_MAX = 100  # moves of one record, one after the other
+LATE_ROUNDS_MAX = 16  # edits of one field, made apart, that follow a moved record in one transaction
 MOVED_BYTES_MAX = CHANGE_BYTES_MAX // 2  # of what is carried, with what its counters come to, and of its removal
 MOVED_INCARNATIONS_MAX = 10  # of one record: as many records as one change may have then fit
-MOVED_UPDATES_MAX = 1_000  # of one text: each takes a change of its own
+MOVED_UPDATES_MAX = 1_000  # of one text that cannot move as one: each takes a change of its own
 DOT_BYTES_MAX = 16  # of a dot that a moved cell names as seen, in the numbers of a file
+AUDIT_KEPT_MS = 365 * 86_400_000  # how long rows of an audit log are kept
+AUDIT_ROWS_MAX = 10_000_000  # rows of an audit log, some 2 GB; then the oldest go
 NOTES_MAX = 1_000  # notes outside their files by which copies are recognised; then the oldest go
 FAULTS_KEPT = 1_000  # faults described by one look at a file; the others are counted
 DAMAGE_MESSAGES_MAX = 100  # asked of SQLite
@@ -79,11 +129,16 @@ TEXT_EDITS_TARGET = 500  # edits that pycrdt takes at once; more are merged afte
 TEXT_FAULTS_MAX = 16  # updates of one that pycrdt stumbles over when they come together; then the rest is left out
 TEXT_CACHE_COUNT_MAX = 256  # documents at hand, and as many values
 TEXT_CACHE_BYTES_MAX = 8 << 20  # of their updates
+LIVE_PAUSE_SECONDS = 1.0  # after the first edit of an editor that is not written yet: what a crash may cost
 
 # Queries
 IN_VALUES_MAX = 1_000  # values of one __in
 TERMS_MAX = 30  # conditions of one query; with IN_VALUES_MAX below SQLite's 32,766 bound values
 ROWS_MAX = (1 << 63) - 1  # what limit and offset can say
+SEARCH_CHARS_MAX = 4_000  # of one search, as it is typed
+SEARCHES_MAX = 10  # of one query
+FOLLOWED_MAX = 100_000  # references that are followed at once
+LOOKUPS_MAX = 10_000  # keys times scopes that are looked up one by one; for more, a collection's index is read through
 
 # Loading rows
 LOAD_BUFFER_ROWS_MAX = 50_000

@@ -44,6 +44,7 @@ from fieldsync.limits import (
     PROVISIONAL_GROUPS_MAX,
     RANGE_ANSWER_BYTES_MAX,
     RANGE_QUESTION_BYTES_MAX,
+    REASON_CHARS_MAX,
     SCOPE_NAME_BYTES_MAX,
     SEQ_MAX,
     SKETCH_SYMBOLS_MAX,
@@ -76,8 +77,8 @@ def encode(message: Message) -> bytes:
 
 def _body(message: Message) -> dict[str, Any]:
     match message:
-        case Hello(replica, time_ms, takes_all, scopes, versions):
-            return {"v": versions, "r": replica, "t": time_ms, "a": takes_all, "s": scopes}
+        case Hello(replica, time_ms, takes_all, scopes, versions, refused):
+            return {"v": versions, "r": replica, "t": time_ms, "a": takes_all, "s": scopes, **given(x=refused)}
         case Declare(scope, declaration, begun):
             body: dict[str, Any] = {"s": scope, "c": declaration.context.data}
             if declaration.floor:
@@ -91,9 +92,9 @@ def _body(message: Message) -> dict[str, Any]:
             return {"s": scope, **given(d=done, r=rest, g=goes_on), **(chunk_body(chunk) if chunk else {})}
         case Part(scope, data, cells, goes_on):
             return {"s": scope, **given(n=cells, g=goes_on), "r": data}
-        case Settled(scope, context_hash, digest, is_provisional, is_superseded):
-            flags = {"p": True} if is_provisional else {}
-            return {"s": scope, "h": context_hash, "g": digest, **flags, **({"x": True} if is_superseded else {})}
+        case Settled(scope, context_hash, digest, is_provisional, is_superseded, refused):
+            told = given(p=is_provisional, x=is_superseded, r=refused)
+            return {"s": scope, "h": context_hash, "g": digest, **told}
         case Bye() | Forgotten():
             return {}
         case Again(pair, changed, eager):
@@ -167,7 +168,9 @@ def _hello(fields: Fields) -> Hello:
         raise DecodeError("a hello without scopes")
     scopes = named_states(fields, "s")
     replica = fields.data("r", 16, exact=True)
-    return Hello(replica, fields.number("t", 1 << 62), fields.flag("a"), scopes, (versions[0], versions[1]))
+    time_ms, takes_all = fields.number("t", 1 << 62), fields.flag("a")
+    refused = [(name, code[:REASON_CHARS_MAX]) for name, code in fields.pairs("x", HELLO_SCOPES_MAX, str, str, [])]
+    return Hello(replica, time_ms, takes_all, scopes, (versions[0], versions[1]), refused)
 
 
 def _declare(fields: Fields) -> Declare:
@@ -238,7 +241,8 @@ def _packed(fields: Fields) -> Packed:
 def _settled(fields: Fields) -> Settled:
     scope = fields.number("s", HELLO_SCOPES_MAX)
     context_hash, digest = fields.data("h", 8, exact=True), fields.data("g", 16, exact=True)
-    return Settled(scope, context_hash, digest, fields.flag("p"), fields.flag("x"))
+    refused = fields.text("r", REASON_CHARS_MAX) if "r" in fields else ""
+    return Settled(scope, context_hash, digest, fields.flag("p"), fields.flag("x"), refused)
 
 
 def _refusal(fields: Fields) -> Refusal:

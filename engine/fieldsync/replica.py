@@ -13,17 +13,27 @@ from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.errors import NotFound
 from fieldsync.leaving import leave
-from fieldsync.limits import FORWARDS_KEPT_MS, FORWARDS_MAX, REMOVALS_KEPT_MAX, REMOVALS_KEPT_MS, TRIM_PAUSE_MS
+from fieldsync.limits import (
+    AUDIT_KEPT_MS,
+    AUDIT_ROWS_MAX,
+    FORWARDS_KEPT_MS,
+    FORWARDS_MAX,
+    REMOVALS_KEPT_MAX,
+    REMOVALS_KEPT_MS,
+    TRIM_PAUSE_MS,
+)
 from fieldsync.moving import settle
+from fieldsync.recording import record_landed
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
-from fieldsync.trust import Trust, trust_all
+from fieldsync.trust import EVERYTHING, Rights, Trust, trust_all
 from fieldsync.watch import Watches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
+    from fieldsync.membership import Membership
     from fieldsync.sqlite import SQLiteReader, SQLiteStore, SQLiteWriter
     from fieldsync.taking import Taken
 
@@ -66,7 +76,7 @@ class WriteBatch:
     def note(self, scope: str, touched: list[Touched], dots: Context) -> None:
         """Remember what changes that landed have to tell the watches."""
         self.touched.extend(touched)
-        self.dots[scope] = self.dots.get(scope, Context()) | dots
+        self.dots[scope] = self.dots[scope] | dots if scope in self.dots else dots
 
 
 class Replica:
@@ -97,7 +107,12 @@ class Replica:
         if takes_all:
             with store.writing() as writer:
                 writer.set_meta("takes_all", 1)
+        self.membership: Membership | None = None  # the device whose database this is, where it has an identity
+        self.rights_of_files: Rights = EVERYTHING  # of who wrote a bundle, whoever that was
+        self.may_write: Callable[[bytes, str], bool] = lambda *_: True  # and so wish records there
+        self.vouch: Callable[[WriteBatch], None] | None = None  # answers for what a transaction was written under
         self.watches = Watches(self._news)
+        self.listeners: list[Callable[[Collection[str]], None]] = []  # told of the scopes that a commit here changed
         self._news_lock = threading.Lock()
         self._seen: dict[str, Context] | None = None  # contexts at the last look
         self._told: dict[str, Context] = {}  # changes of this process since then
@@ -112,8 +127,12 @@ class Replica:
                 yield batch
                 batch.land(self.wall_ms(), self.mint)
                 if self.takes_all:
-                    for news in settle(writer, batch.touched, self.owns, self.wall_ms(), self.mint):
+                    asked = writer, batch.touched, self.owns, self.wall_ms(), self.mint, self.may_write
+                    for news in settle(*asked):
                         batch.note(*news)
+                if self.vouch is not None:
+                    self.vouch(batch)
+                record_landed(writer, self.wall_ms())
                 dots = batch.dots
                 self._tell(dots)  # before others can see them in the file
         except BaseException:
@@ -121,6 +140,13 @@ class Replica:
             raise
         if batch.touched:
             self.watches.announce(batch.touched)
+        self.announce(batch.dots)
+
+    def announce(self, scopes: Collection[str]) -> None:
+        """Tell the listeners that these scopes are not as they were."""
+        if scopes:
+            for listener in list(self.listeners):
+                listener(scopes)
 
     def trim(self, scopes: list[str] | None, *, before_ms: int, keep: int | None = None) -> int:
         """Forget removals of these scopes, of all if None; see trimming.trim. Returns how many changes went."""
@@ -134,19 +160,38 @@ class Replica:
                         count += gone
         return count
 
+    def keep_audit(self) -> None:
+        """Keep an audit log in the file from now on, whichever process writes."""
+        with self.store.reading() as reader:
+            is_audited = reader.is_audited()
+        if not is_audited:
+            with self.store.writing() as writer:
+                writer.begin_audit()
+
+    def trim_audit(self, before_ms: int, most: int) -> int:
+        """Forget what of the audit log landed before a wall time, and all but the last so many rows; how many went."""
+        with self.store.writing() as writer:
+            return writer.trim_audit(before_ms, most) if writer.is_audited() else 0
+
     def tidy(self) -> int:
         """Forget old removals and moves where this is a hub, at most once per TRIM_PAUSE_MS; how many changes went.
+
+        And what is old in an audit log, where the file keeps one.
 
         To be called where there is time, such as at the end of a session.
         """
         now_ms = self.wall_ms()
         with self.store.reading() as reader:
-            last_ms = reader.meta("tidied")
-        if not self.takes_all or (last_ms is not None and 0 <= now_ms - last_ms < TRIM_PAUSE_MS):
+            last_ms, is_audited = reader.meta("tidied"), reader.is_audited()
+        if not (self.takes_all or is_audited) or (last_ms is not None and 0 <= now_ms - last_ms < TRIM_PAUSE_MS):
             return 0
         with self.store.writing() as writer:
             writer.set_meta("tidied", now_ms)
             writer.forget_forwards(now_ms - FORWARDS_KEPT_MS, FORWARDS_MAX)
+            if is_audited:
+                writer.trim_audit(now_ms - AUDIT_KEPT_MS, AUDIT_ROWS_MAX)
+        if not self.takes_all:
+            return 0
         return self.trim(None, before_ms=now_ms - REMOVALS_KEPT_MS, keep=REMOVALS_KEPT_MAX)
 
     def leave(self, scopes: list[str], *, lose_pending: bool = False) -> None:
@@ -197,7 +242,7 @@ class Replica:
             return [
                 touched
                 for name, context in now.items()
-                for touched in _changed(reader, name, context - before.get(name, Context()) - told.get(name, Context()))
+                for touched in changed(reader, name, context - before.get(name, Context()) - told.get(name, Context()))
             ]
 
     def close(self) -> None:
@@ -206,7 +251,7 @@ class Replica:
         self.store.close()
 
 
-def _changed(reader: SQLiteReader, name: str, dots: Context) -> list[Touched]:
+def changed(reader: SQLiteReader, name: str, dots: Context) -> list[Touched]:
     """The records that some changes of a scope wrote or removed."""
     scope = reader.scope(name)
     if not dots or scope is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from fieldsync.trust import tell
+
 
 @dataclass(slots=True)
 class Mended:
@@ -27,6 +29,18 @@ class Mended:
         return f"{self.scope}: {done}; {'now equal' if self.is_equal else 'not equal yet'}"
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something of a scope that one side did not take from the other, or would not tell of."""
+
+    scope: str
+    code: str  # one of trust.Reason, or of a newer version
+    is_ours: bool  # the peer refused what is here; else it was refused here
+
+    def __str__(self) -> str:
+        return f"{self.scope}: {'refused by the peer' if self.is_ours else 'refused here'}: {tell(self.code)}"
+
+
 @dataclass(slots=True)
 class Report:
     """What a session did. Bytes are those of frames; a round trip is an answer that had to be waited for."""
@@ -40,7 +54,8 @@ class Report:
     changes_ahead: int = 0  # of these, the ones stamped over 5 minutes ahead of this clock: one of the two is wrong
     records_changed: int = 0
     scopes: list[str] = field(default_factory=list)  # shared, and equal to the peer's at the end or on the way there
-    refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not hold
+    refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not share
+    refusals: list[Refused] = field(default_factory=list)  # why, and what either side did not take of the other
     waiting: list[str] = field(default_factory=list)  # scopes of which the peer would take away more than it may
     superseded: list[str] = field(default_factory=list)  # scopes that a newer session of either side took over
     mended: list[Mended] = field(default_factory=list)  # scopes that were damaged here or at the peer

@@ -65,7 +65,8 @@ class Rounds:
         """The state that came of both streams, to be told."""
         self._replica.before_leaving()  # a settlement is a promise: the peer may leave on it
         state = self._state(shared.name)
-        shared.told = Settled(index, state.context_hash, state.digest, state.is_provisional, shared.dropped)
+        told = state.context_hash, state.digest, state.is_provisional
+        shared.told = Settled(index, *told, shared.dropped, shared.refused or "")
         return shared.told
 
     def _state(self, name: str) -> State:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from fieldsync import asking, exchange, messages, parting
+from fieldsync import asking, exchange, messages, parting, refusals
 from fieldsync.errors import ProtocolError, SyncError
 from fieldsync.frames import (
     Again,
@@ -42,8 +42,9 @@ from fieldsync.frames import (
 )
 from fieldsync.greeting import Greeting
 from fieldsync.landing import Landing
-from fieldsync.report import Report
+from fieldsync.report import Refused, Report
 from fieldsync.rounds import Rounds
+from fieldsync.trust import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +55,8 @@ if TYPE_CHECKING:
     from fieldsync.frames import Greetings, Message
     from fieldsync.replica import Replica
     from fieldsync.shared import Shared
-    from fieldsync.store import Reader, Scope
+    from fieldsync.store import Pair, Reader, Scope
+    from fieldsync.trust import Trust
 
 
 # How many of our flights the peer must have seen before it can send a message: a stream answers a declaration, which
@@ -75,17 +77,19 @@ class Session:
         scopes: list[str] | None = None,
         peer: str | None = None,
         enough: Callable[[Report], bool] | None = None,
+        trust: Trust | None = None,
     ) -> None:
         """scopes: only these; all that are held if None. peer: the initiator's name for the other side, to remember.
 
-        enough: whether to stop here, asked before each frame: what has landed stays, the rest waits.
+        enough: whether to stop here, asked before each frame: what has landed stays, the rest waits. trust: what the
+        peer may do, who has proved who he is; where he has not, the replica is asked by what he says of himself.
         """
         self.report = Report()
         self.finished = False
         self._replica = replica
         self._initiator = initiator
         self._enough = enough
-        self._greeting = Greeting(replica, only=scopes, peer=peer)
+        self._greeting = Greeting(replica, only=scopes, peer=peer, trust=trust)
         self._control: deque[Message] = deque(self._greeting.open() if initiator else ())
         self._shared: list[Shared] = []
         self._outgoing: Iterator[Part | Stream] | None = None
@@ -93,6 +97,11 @@ class Session:
         self._landing = Landing(replica, self.report)
         self._rounds = Rounds(replica, self.report)
         self._delay = 0  # round trips that questions about existence took beyond the usual
+
+    @property
+    def met(self) -> Pair | None:
+        """After a whole conversation: what the initiator told last of its scopes, and whether the peer is a hub."""
+        return self._greeting.met
 
     # --- sending ---
 
@@ -137,7 +146,7 @@ class Session:
         for message, count in parting.frames(
             index, snapshot, scope, dots, shared.begun, lambda: self.report.bytes_sent
         ):
-            self.report.changes_sent += count
+            self.report.changes_sent += count if shared.name != CONTROL else 0
             shared.sent = isinstance(message, Stream) and message.done
             yield message
 
@@ -192,12 +201,15 @@ class Session:
         if self._greeting.is_over:
             self._shared = self._greeting.shared
             self.report.refused = self._greeting.refused
+            self.report.refusals = self._greeting.refusals
             self._begin()
 
     def _begin(self) -> None:
         own = {name: state.short() for name, state in self._greeting.states.items()}
         here = [shared for shared in self._shared if shared.name in own and shared.name not in self._greeting.refused]
-        self.report.scopes = [shared.name for shared in here]
+        self.report.scopes = [shared.name for shared in here if shared.name != CONTROL]
+        for index, reason in self._greeting.withheld.items():
+            self._control.append(Settled(index, bytes(8), bytes(16), False, True, reason))
         different = [shared for shared in here if shared.state != own[shared.name] and shared.along is None]
         if self._replica.takes_all:  # equal states are a promise, too: the peer may leave on them
             self._replica.before_leaving()
@@ -213,6 +225,8 @@ class Session:
 
     def _on_declare(self, message: Declare) -> None:
         shared = self._at(message.scope)
+        if message.scope in self._greeting.withheld:
+            return  # why has been told
         if shared.along is not None and not (shared.round or self._initiator):  # what went along did not land
             self.report.changes_sent -= shared.along
             self._control.extend(self._rounds.begin(self._shared, [shared]))
@@ -258,7 +272,7 @@ class Session:
         if message.done and (shared.gone is None or shared.gone.alive is not None):
             self._end_stream(message.scope, shared, chunk)
         else:
-            self._landing.take(shared, chunk)
+            self._landing.take(shared, chunk, self._greeting.trust)
 
     def _end_stream(self, index: int, shared: Shared, chunk: Chunk | None) -> None:
         self._landing.end(shared, chunk, self._greeting.trust, yields=self._greeting.yields(initiator=self._initiator))
@@ -275,11 +289,23 @@ class Session:
 
     def _on_settled(self, message: Settled) -> None:
         shared = self._at(message.scope)
+        if message.refused and shared.own is not None and shared.peer is None:
+            self._give_up(shared, message)
+            return
         if not shared.received or not shared.sent or shared.heard:
             raise ProtocolError(f"a settlement of {shared.name!r} that was not due")
         shared.heard = message
-        if message.is_superseded and not shared.dropped:
+        if message.refused:
+            self.report.refusals.append(Refused(shared.name, message.refused, is_ours=True))
+        elif message.is_superseded and not shared.dropped:
             self.report.superseded.append(shared.name)
+        self._end_round()
+
+    def _give_up(self, shared: Shared, message: Settled) -> None:
+        """A scope that this side named and the other will not share: all is said of it."""
+        shared.told = shared.heard = message
+        self.report.refused.append(shared.name)
+        self.report.refusals.append(Refused(shared.name, message.refused, is_ours=True))
         self._end_round()
 
     def _end_round(self) -> None:
@@ -304,6 +330,7 @@ class Session:
         self.finished = self.report.complete = True
         self._rounds.close()
         self._greeting.remember(initiator=self._initiator)
+        refusals.remember(self._replica.store, self.report.scopes, self.report.refusals)
         self._replica.tidy()
 
     def _is_gone(self, name: str) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fieldsync.frames import Begun, Settled
     from fieldsync.report import Mended
     from fieldsync.store import Reader, Scope
+    from fieldsync.trust import Reason
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +34,8 @@ class Shared:
     taken: bool = False  # and joined
     told: Settled | None = None
     heard: Settled | None = None
-    dropped: bool = False  # a newer stream writes this scope now
+    dropped: bool = False  # nothing of this stream is joined: a newer one writes this scope, or something was refused
+    refused: Reason | None = None  # why
     along: int | None = None  # so many of our changes answered the peer's greeting; all is said if they have landed
     round: int = 0
     compared_in: int = 0  # the round in which all that lives is compared; 0 before it

@@ -6,13 +6,16 @@ whole or not at all. Scope comes first in every key. sqlite/ implements this.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from fieldsync.apply import Landed
     from fieldsync.context import Context
+    from fieldsync.converting import Conversion
     from fieldsync.record import Dictionary, Removal
 
 KILLS = 1  # the bit of a removal's flags that says that it removes the incarnation, not just cells of it
@@ -118,6 +121,17 @@ class Forward(NamedTuple):
     wall_ms: int
 
 
+class Gone(NamedTuple):
+    """What is known last of a key that is not there: somebody deleted it, a hub moved it, or a peer had it no more."""
+
+    key: str
+    scope: int
+    ms: int  # since 1970, by the clock of whoever did it
+    dot: Dot | None = None  # of its removal
+    time: int = 0  # of that
+    target: str | None = None  # the scope that it was moved to
+
+
 class Late(NamedTuple):
     """Something came for an incarnation that does not live, or has not come, in a scope."""
 
@@ -126,13 +140,81 @@ class Late(NamedTuple):
     item: bytes = b""  # of a removal: what it had seen
 
 
+class Column(NamedTuple):
+    """One column of a collection's table: what its records read in a field."""
+
+    name: str
+    kind: int
+    indexed: bool
+    default: Any  # what is read where there is no cell
+    stored_as: str = ""  # the field's name in cells, where that is another
+    conversion: Conversion | None = None  # of values of other types
+    age: int = 0  # how many times the table was made anew for declarations that did not ask for all of it
+    tokenizer: str = ""  # what makes words of it for searches; empty: it is not searched
+
+    @property
+    def cell(self) -> tuple[str, int]:
+        """The name and the kind of the cells that it shows."""
+        return self.stored_as or self.name, self.kind
+
+    @property
+    def token(self) -> str:
+        """What tells it from other columns, as a text: by value, 1 and 1.0 are equal."""
+        return repr(self._replace(age=0))
+
+    def serves(self, wanted: Column) -> bool:
+        """Whether it shows what another column should, and is indexed and searched if that has to be."""
+        wanted = wanted._replace(indexed=self.indexed or wanted.indexed, tokenizer=wanted.tokenizer or self.tokenizer)
+        return self.token == wanted.token
+
+
+class Searched(NamedTuple):
+    """The columns of a collection that are searched."""
+
+    columns: tuple[str, ...]
+    tokenizer: str  # of all of them
+
+
+class AuditRow(NamedTuple):
+    """One row of the audit log: what a change that landed did to a record, or to a field of it."""
+
+    landed_ms: int
+    scope: str
+    collection: str | None
+    key: str | None
+    kind: str
+    field: str | None
+    old: str | None  # JSON
+    new: str | None
+    won: bool  # the record reads it; else it lost to what was written apart, or to a deletion
+    author: bytes | None
+    seq: int | None
+    stamp: int | None
+
+
 class CollectionRow(NamedTuple):
     """One collection of the file, with the fields that have columns."""
 
     id: int
     name: str
-    columns: tuple[tuple[str, int, bool, Any], ...]  # field name, kind, indexed, what a missing cell reads as
-    signature: str
+    columns: tuple[Column, ...]
+    signature: str  # of what was declared last; empty before
+
+    @property
+    def search(self) -> Searched | None:
+        """Its columns that are searched, if any are."""
+        some = [column for column in self.columns if column.tokenizer]
+        return Searched(tuple(column.name for column in some), some[0].tokenizer) if some else None
+
+    def serves(self, wanted: CollectionRow) -> bool:
+        """Whether its table has all that is declared, and maybe more."""
+        return self.signature == wanted.signature or (bool(self.signature) and _serve(self.columns, wanted.columns))
+
+
+@lru_cache(maxsize=256)
+def _serve(columns: tuple[Column, ...], wanted: tuple[Column, ...]) -> bool:
+    own = {column.name: column for column in columns}
+    return all(column.name in own and own[column.name].serves(column) for column in wanted)
 
 
 class Reader(Protocol):
@@ -147,12 +229,15 @@ class Reader(Protocol):
     def scope(self, name: str) -> Scope | None: ...
     def collections(self) -> list[CollectionRow]: ...
     def collection(self, name: str) -> CollectionRow | None: ...
+    def is_audited(self) -> bool: ...
     def context(self, scope: int) -> Context: ...
     def provisional(self, scope: int) -> list[tuple[Context, Context]]: ...
     def is_provisional(self, scope: int) -> bool: ...
     def provisional_dots(self, scope: int) -> list[tuple[bytes, int]]: ...
     def by_key(self, collection: int, scope: int, keys: Sequence[str]) -> list[Row]: ...
     def by_key_anywhere(self, collection: int, key: str) -> list[Row]: ...
+    def by_keys_anywhere(self, collection: int, keys: Sequence[str]) -> list[Row]: ...
+    def by_pairs(self, collection: int, pairs: Sequence[tuple[int, str]]) -> list[Row]: ...
     def by_id(self, collection: int, ids: Sequence[int]) -> list[Row]: ...
     def query(self, collection: int, where: str, bindings: Sequence[Any]) -> Iterator[tuple[str, int, bytes]]: ...
     def change(self, scope: int, dot: Dot) -> ChangeRow | None: ...
@@ -184,6 +269,7 @@ class Reader(Protocol):
         self, scope: int, incarnations: Sequence[Incarnation]
     ) -> dict[Incarnation, tuple[int, str]]: ...
     def removals_of_key(self, scope: int, collection: int, key: str) -> list[tuple[Dot, int]]: ...
+    def gone(self, collection: int, keys: Sequence[str]) -> Iterator[Gone]: ...
     def forward(self, scope: int, incarnation: Incarnation) -> Forward | None: ...
     def forward_of(self, scope: int, collection: int, key: str) -> Forward | None: ...
     def has_forwards(self) -> bool: ...
@@ -229,6 +315,11 @@ class Writer(Reader, Protocol):
     def delete_removals(self, scope: int, removals: list[tuple[Dot, Incarnation]]) -> None: ...
     def delete_strays(self) -> None: ...
     def reindex(self) -> None: ...
+    def begin_audit(self) -> None: ...
+    def note_landed(self, landed: Landed) -> None: ...
+    def take_landed(self) -> list[Landed]: ...
+    def put_audit(self, rows: Iterable[AuditRow]) -> None: ...
+    def trim_audit(self, before_ms: int, most: int) -> int: ...
     def put_provisional(self, scope: int, dots: list[tuple[bytes, int]], giver: Context) -> None: ...
     def drop_provisional(self, scope: int, dots: list[tuple[bytes, int]]) -> None: ...
 

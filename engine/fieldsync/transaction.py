@@ -11,7 +11,7 @@ from fieldsync import clock, codec, record, texts
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new, of_orphan
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
-from fieldsync.errors import LimitExceeded
+from fieldsync.errors import DataError, LimitExceeded
 from fieldsync.limits import (
     CHANGE_BYTES_MAX,
     CHANGE_INCARNATIONS_MAX,
@@ -19,6 +19,7 @@ from fieldsync.limits import (
     KEY_BYTES_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
+from fieldsync.trust import CONTROL
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ KINDS = {
     name: int(Kind[name.upper()])  # as fields are declared
     for name in ("register", "counter", "set", "text", "list", "map")
 }
+KIND_NAMES = {number: name for name, number in KINDS.items()}
 
 
 class Creation(NamedTuple):
@@ -61,7 +63,8 @@ class Pending:
     creates: bool = False
     fields: dict[tuple[str, int], Any] = field(default_factory=dict)  # (name, kind) -> value, or amount of a counter
     elements: dict[tuple[str, int], tuple[Elements, Elements]] = field(default_factory=dict)  # that come, that go
-    splices: dict[tuple[str, int], list[texts.Splice]] = field(default_factory=dict)  # edits of texts, lists and maps
+    erased: set[tuple[str, int]] = field(default_factory=set)  # (name, kind) of fields of which all cells go
+    splices: dict[tuple[str, int], texts.Edits] = field(default_factory=dict)  # edits of texts, lists and maps
 
     def as_creation(self) -> Creation:
         """The same, where all that is pending is a new record."""
@@ -71,6 +74,8 @@ class Pending:
     @property
     def written(self) -> dict[tuple[str, int], Any]:
         """What a new record begins with."""
+        if not self.elements and not self.splices:
+            return self.fields
         return self.fields | {pair: come for pair, (come, _) in self.elements.items() if come} | self.splices
 
     @property
@@ -80,8 +85,10 @@ class Pending:
 
     @property
     def removes(self) -> bool:
-        """Whether a record is deleted, or elements are taken out of a set of it."""
-        return self.row is not None and (self.deletes or any(gone for _, gone in self.elements.values()))
+        """Whether a record is deleted, elements are taken out of a set of it, or fields are erased."""
+        if self.row is None:
+            return False
+        return self.deletes or bool(self.erased) or any(gone for _, gone in self.elements.values())
 
     @property
     def is_live(self) -> bool:
@@ -90,7 +97,12 @@ class Pending:
 
 
 def check_names(scope: str, key: str) -> None:
-    """TypeError or LimitExceeded unless the names of a record are texts within bounds."""
+    """TypeError or LimitExceeded unless a record's names are texts within bounds; DataError in the control scope."""
+    if scope == CONTROL:
+        raise DataError(f"the scope {CONTROL!r} is the organisation's own")
+    is_ascii = type(scope) is str and type(key) is str and scope.isascii() and key.isascii()
+    if is_ascii and 0 < len(scope) <= SCOPE_NAME_BYTES_MAX and 0 < len(key) <= KEY_BYTES_MAX:
+        return  # nearly always
     for what, name, most in (("scope", scope, SCOPE_NAME_BYTES_MAX), ("key", key, KEY_BYTES_MAX)):
         if not isinstance(name, str):
             raise TypeError(f"a {what} is a text, not {type(name).__name__}")
@@ -142,14 +154,9 @@ class LocalChange:
         scope = self.begin(wall_ms, mint)
         time = scope.time
         dot = (scope.author, scope.seq + 1)
-        shapes = {
-            fields: tuple(self.writer.field_ids(fields)) for fields in dict.fromkeys(one.fields for one in creations)
-        }
-        client = self._client(dot)
-        rows = [(n, shapes[one.fields], _packable(one.fields, one.values, client)) for n, one in enumerate(creations)]
+        rows, parts = self._rows(creations, dot)
         pieces = record.create(self.writer.dictionary, *dot, time, rows)
-        _check_size(sum(map(len, pieces)) + sum(len(one.key) for one in creations))
-        parts = len(creations) + sum(_cells(one.fields, one.values) for one in creations)
+        _check_size(sum(map(len, pieces)) + sum([len(one.key) for one in creations]))
         arrival = Arrival(dot, time, 0, parts, [], live=parts)
         news: dict[int, NewRecords] = {}
         for n, (one, piece) in enumerate(zip(creations, pieces, strict=True)):
@@ -160,6 +167,31 @@ class LocalChange:
         scope, touched = land_new(self.writer, scope._replace(seq=dot[1]), list(news.values()))
         self._landed(scope, 1)
         return touched
+
+    def _rows(self, creations: list[Creation], dot: Dot) -> tuple[list[tuple[int, tuple[int, ...], Any]], int]:
+        """New records as the kernel takes them, and of how many cells they are, existence included."""
+        rows, parts = [], len(creations)
+        shape = None
+        for n, one in enumerate(creations):
+            if shape is None or one.fields != shape.fields:  # mostly like the one before, which is quick to see
+                shape = _shape(one.fields)
+                ids = tuple(self.writer.field_ids(one.fields))
+            rows.append((n, ids, self._packable(shape, one.values, dot)))
+            parts += _cells(shape, one.values)
+        return rows, parts
+
+    def _packable(self, shape: _Shape, values: tuple[Any, ...], dot: Dot) -> tuple[Any, ...]:
+        """Values of a new record as the kernel takes them: a set as its elements, a text as its first update."""
+        if not shape.sets and not shape.shared:
+            return values
+        packable = list(values)
+        for place in shape.sets:
+            if values[place] is not ...:
+                packable[place] = tuple(map(codec.encode, values[place]))
+        for place in shape.shared:
+            if values[place] is not ...:
+                packable[place] = texts.begin(shape.fields[place][1], values[place], self._client(dot))
+        return tuple(packable)
 
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         """Write all of it into the store; returns the records touched."""
@@ -233,23 +265,19 @@ class LocalChange:
         ids = dict(zip(names, self.writer.field_ids(names), strict=True))
         creating = [pending for pending in writing if pending.creates]
         created = [pending.as_creation() for pending in creating]
-        client = self._client(dot)
-        rows = [
-            (n, tuple([ids[pair] for pair in one.fields]), _packable(one.fields, one.values, client))
-            for n, one in enumerate(created)
-        ]
+        rows, parts = self._rows(created, dot)
         dictionary = self.writer.dictionary
         size = 0
-        for n, (pending, piece) in enumerate(zip(creating, record.create(dictionary, *dot, time, rows), strict=True)):
+        pieces = record.create(dictionary, *dot, time, rows) if rows else []
+        for n, (pending, piece) in enumerate(zip(creating, pieces, strict=True)):
             target = _target(targets, pending)
             target.pieces += (piece,)
             target.created = {dot: n}
             size += len(piece) + len(pending.key)
-        parts = len(created) + sum(_cells(one.fields, one.values) for one in created)
         incarnations = len(creating)
         updating = [pending for pending in writing if not pending.creates]
         self._room = CHANGE_BYTES_MAX // 2
-        items = [_write_item(pending, ids, self._sides(pending, ids, client)) for pending in updating]
+        items = [_write_item(pending, ids, self._sides(pending, ids, dot)) for pending in updating]
         for pending, (piece, touched, cells) in zip(updating, record.write(dictionary, *dot, time, items), strict=True):
             _target(targets, pending).pieces += (piece,)
             size += len(piece)
@@ -259,12 +287,13 @@ class LocalChange:
         _check_size(size)
         return Arrival(dot, time, flags, parts, [])
 
-    def _sides(self, pending: Pending, ids: dict[tuple[str, int], int], client: int) -> tuple[record.Side, ...]:
+    def _sides(self, pending: Pending, ids: dict[tuple[str, int], int], dot: Dot) -> tuple[record.Side, ...]:
         """The cells of edited texts, lists and maps: their edits, or all anew in the place of what is known."""
         if not pending.splices:
             return ()
         assert pending.row is not None
         held = record.updates(self.writer.dictionary, pending.row.packed)
+        client = self._client(dot)
         sides: list[record.Side] = []
         for pair, splices in pending.splices.items():
             updates = held.get(ids[pair]) or codec.Updates()
@@ -298,46 +327,40 @@ def _write_item(pending: Pending, ids: dict[tuple[str, int], int], shared: tuple
 
 
 def _removals(writer: Writer, pending: Pending) -> list[Removal]:
-    """Of the whole record, or of elements of its sets."""
+    """Of the whole record, or of elements of its sets and of all cells of fields."""
     assert pending.row is not None
+    dictionary, packed = writer.dictionary, pending.row.packed
     if pending.deletes:
-        return record.removals(writer.dictionary, pending.row.packed)
-    ids = writer.dictionary.field_ids
+        return record.removals(dictionary, packed)
+    ids = dictionary.field_ids
     addresses = {(ids[pair], codec.encode(element)) for pair, (_, gone) in pending.elements.items() for element in gone}
-    return record.removals_at(writer.dictionary, pending.row.packed, addresses)
+    for pair in pending.erased & ids.keys():
+        (held,) = record.read(dictionary, packed, (ids[pair],), ((),)) if pair[1] == Kind.SET else ((),)
+        addresses |= {(ids[pair], codec.encode(element)) for element in held} or {(ids[pair], b"")}
+    return record.removals_at(dictionary, packed, addresses)
+
+
+class _Shape(NamedTuple):
+    """What new records of the same fields share."""
+
+    fields: tuple[tuple[str, int], ...]
+    sets: tuple[int, ...]  # their places
+    shared: tuple[int, ...]  # those of texts, lists and maps
 
 
 @lru_cache(maxsize=1024)
-def _sets(fields: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
-    """The places of sets among fields."""
-    return tuple(place for place, (_, kind) in enumerate(fields) if kind == Kind.SET)
+def _shape(fields: tuple[tuple[str, int], ...]) -> _Shape:
+    kinds = [kind for _, kind in fields]
+    shared = tuple([place for place, kind in enumerate(kinds) if kind in texts.KINDS])
+    return _Shape(fields, tuple([place for place, kind in enumerate(kinds) if kind == Kind.SET]), shared)
 
 
-@lru_cache(maxsize=1024)
-def _shared(fields: tuple[tuple[str, int], ...]) -> tuple[int, ...]:
-    """The places of texts, lists and maps among fields."""
-    return tuple(place for place, (_, kind) in enumerate(fields) if kind in texts.KINDS)
-
-
-def _packable(fields: tuple[tuple[str, int], ...], values: tuple[Any, ...], client: int) -> tuple[Any, ...]:
-    """Values of a new record as the kernel takes them: a set as its elements encoded, a text as its first update."""
-    places, shared = _sets(fields), _shared(fields)
-    if not places and not shared:
-        return values
-    packable = list(values)
-    for place in places:
-        if values[place] is not ...:
-            packable[place] = tuple(map(codec.encode, values[place]))
-    for place in shared:
-        if values[place] is not ...:
-            packable[place] = texts.begin(fields[place][1], values[place], client)
-    return tuple(packable)
-
-
-def _cells(fields: tuple[tuple[str, int], ...], values: tuple[Any, ...]) -> int:
+def _cells(shape: _Shape, values: tuple[Any, ...]) -> int:
     """How many cells a new record has beside its existence."""
-    some = [len(values[place]) - 1 for place in _sets(fields) if values[place] is not ...]
-    return len(values) - values.count(...) + sum(some)
+    count = len(values) - values.count(...)
+    if shape.sets:
+        count += sum([len(values[place]) - 1 for place in shape.sets if values[place] is not ...])
+    return count
 
 
 def _target(targets: dict[tuple[int, str], Target], pending: Pending) -> Target:

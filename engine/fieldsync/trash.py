@@ -79,7 +79,7 @@ def fields_of(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], An
     pairs = sorted({(name, kind) for name, kind, *_ in stamps if kind in KINDS.values() and not name.startswith("_")})
     wanted = tuple(dictionary.field_ids[pair] for pair in pairs)
     values = record.read(dictionary, packed, wanted, (0,) * len(wanted))
-    values = tuple([texts.merged(value) if isinstance(value, codec.Updates) else value for value in values])
+    values = tuple([texts.carried(value) if isinstance(value, codec.Updates) else value for value in values])
     is_counter = KINDS["counter"]
     return {pair: value for pair, value in zip(pairs, values, strict=True) if value or pair[1] != is_counter}
 

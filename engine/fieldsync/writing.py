@@ -5,21 +5,23 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from fieldsync import record
 from fieldsync.carrying import WISH
 from fieldsync.conflicts import dismiss, recreate
 from fieldsync.draft import Draft
-from fieldsync.errors import AlreadyExists, DataError
+from fieldsync.erasing import cells_named
+from fieldsync.errors import AlreadyExists, DataError, NotFound, SchemaError
 from fieldsync.reading import find, only, values_of
 from fieldsync.schema import BaseRecord
-from fieldsync.transaction import KINDS, check_names
+from fieldsync.transaction import KIND_NAMES, KINDS, check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from fieldsync.conflicts import Claim, Conflict, LateEdit
     from fieldsync.replica import WriteBatch
     from fieldsync.schema import Collection, Record, Snapshot
-    from fieldsync.store import Row
+    from fieldsync.store import Reader, Row
     from fieldsync.transaction import Pending
 
 R = TypeVar("R", bound=BaseRecord)
@@ -40,10 +42,12 @@ class Transaction:
         self, batch: WriteBatch, collection: Callable[[Any], Collection], generate_key: Callable[[], str]
     ) -> None:
         self._batch: WriteBatch | None = batch
-        self._collection = collection
+        self._collection_of = collection
+        self._collections: dict[Any, Collection] = {}  # those that were asked for
         self._generate_key = generate_key
         self._created: dict[Draft, Pending] = {}
         self._found: dict[Draft, Row] = {}
+        self._erased: list[tuple[Collection, Pending]] = []  # that have fields which are erased
         self._wishes: dict[Draft, str] = {}  # scopes to move to
         self._numbers: dict[str, int] = {}  # of collections
         self._drafts: dict[tuple[str, str], dict[str, Draft | None]] = {}  # (collection, key) -> scope -> None: deleted
@@ -87,6 +91,7 @@ class Transaction:
         pending = self._created.get(draft) or self._pending(collection, draft.record.scope, key, self._found[draft])
         pending.deletes = pending.row is not None
         pending.creates = False
+        pending.erased.clear()  # it goes whole
         self._drafts[collection.name, key][draft.record.scope] = None
         draft.close()
 
@@ -105,9 +110,27 @@ class Transaction:
 
         An ordinary write of the field, on tx.get(...) or by tx.update(...), ends it as well.
         """
-        value = (claim or conflict.winner).value
         draft = self._draft(self._collection(conflict.collection), conflict.key, conflict.scope)
-        draft.assign(conflict.field, value)
+        draft.keep((conflict.stored_as, KINDS["register"]), (claim or conflict.winner).value)
+
+    def erase(self, of: type[Record] | str, /, key: str, field: str, *, scope: str | None = None) -> None:
+        """Take all that a record holds in a field away, on all replicas: it reads as if it had never been written.
+
+        field: a declared one, or the name under which another version of the app stores it. What is written to it
+        apart, by who had not heard of this, stays. The transaction itself goes on reading it. NotFound, AmbiguousKey as
+        get; DataError where the record is new, or the field is written in the same transaction.
+        """
+        collection = self._collection(of)
+        draft = self._draft(collection, key, scope)
+        row = self._found.get(draft)
+        if row is None:
+            raise DataError(f"{collection.name} {key!r} is created in this transaction: leave {field!r} out of it")
+        cells = cells_named(self._open_batch().writer.dictionary, row.packed, collection, field)
+        if not cells and field not in collection.places:
+            raise NotFound(f"{collection.name} holds no field {field!r} in this record")
+        pending = self._pending(collection, draft.record.scope, key, row)
+        pending.erased.update(cells)
+        self._erased.append((collection, pending))
 
     def dismiss(self, late: LateEdit) -> None:
         """Take what was written to a deleted record out of the ledger, on all replicas. NotFound if it is gone."""
@@ -123,29 +146,51 @@ class Transaction:
     def collect(self) -> None:
         """Hand what the drafts were given to the write transaction."""
         for draft in self._open_drafts():
-            changes = draft.changes()
-            fields = dict(zip(_as_registers(tuple(changes)), changes.values(), strict=True))
-            fields |= {(name, KINDS["counter"]): amount for name, amount in draft.increments().items()}
-            elements = {(name, KINDS["set"]): change for name, change in draft.elements().items()}
-            splices = {} if draft in self._created else draft.splices()
-            if draft in self._created:
-                fields |= draft.began_with()
-            if draft in self._wishes:
-                fields[WISH] = self._wishes[draft]
-            if fields or elements or splices:
-                pending = self._created.get(draft)
-                if pending is None:
-                    place = draft.collection, draft.record.scope, draft.record.key
-                    pending = self._pending(*place, self._found[draft])
-                pending.fields = fields
-                pending.elements.update(elements)
-                pending.splices.update(splices)
+            fields = None
+            if draft not in self._wishes:
+                fields = draft.just_given() if draft in self._created else draft.just_assigned()
+            if fields is None:
+                self._collect(draft)
+            elif fields:
+                self._pending_of(draft).fields = fields
+        for collection, pending in self._erased:
+            if twice := sorted(pending.erased & pending.written.keys()):
+                name = collection.name_of(twice[0]) or twice[0][0]
+                raise DataError(f"{collection.name} {pending.key!r}: {name!r} is erased, and written as well")
+
+    def _collect(self, draft: Draft) -> None:
+        """Of a draft of any kind."""
+        changes = draft.changes()
+        of = draft.collection
+        fields = dict(zip(_as_registers(tuple(changes), of.renamed), changes.values(), strict=True))
+        fields |= draft.kept()
+        if of.record is None and fields:
+            row = self._found.get(draft)
+            check_kinds(self._open_batch().writer, of.name, row.packed if row else b"", fields)
+        fields |= {of.field(name).cell: amount for name, amount in draft.increments().items()}
+        elements = {of.field(name).cell: change for name, change in draft.elements().items()}
+        splices = {} if draft in self._created else draft.splices()
+        if draft in self._created:
+            fields |= draft.began_with()
+        if draft in self._wishes:
+            fields[WISH] = self._wishes[draft]
+        if fields or elements or splices:
+            pending = self._pending_of(draft)
+            pending.fields = fields
+            pending.elements.update(elements)
+            pending.splices.update(splices)
 
     def close(self) -> None:
         """Refuse further use."""
         self._batch = None
         for draft in self._open_drafts():
             draft.close()
+
+    def _collection(self, of: Any) -> Collection:
+        found = self._collections.get(of)
+        if found is None:
+            found = self._collections[of] = self._collection_of(of)
+        return found
 
     def _open_drafts(self) -> list[Draft]:
         return [draft for drafts in self._drafts.values() for draft in drafts.values() if draft is not None]
@@ -163,10 +208,20 @@ class Transaction:
             self._numbers[collection.name] = number
         return batch.scope(scope).at(number, collection.name, key, row)
 
+    def _pending_of(self, draft: Draft) -> Pending:
+        """What is pending for the record of a draft."""
+        pending = self._created.get(draft)
+        if pending is None:
+            face = draft.record
+            pending = self._pending(draft.collection, face.scope, face.key, self._found[draft])
+        return pending
+
     def _draft(self, collection: Collection, key: str, scope: str | None) -> Draft:
         """The draft of a record that lives, its own transaction's writes taken in."""
         writer = self._open_batch().writer
         drafts = self._drafts.setdefault((collection.name, key), {})
+        if scope is not None and (known := drafts.get(scope)) is not None:
+            return known
         if scope is None or scope not in drafts:
             for name, row in find(writer, collection, key, scope).items():
                 if name not in drafts:
@@ -176,6 +231,25 @@ class Transaction:
         return live[only(collection, key, live)]
 
 
+def check_kinds(reader: Reader, collection: str, packed: bytes, written: Iterable[tuple[str, int]]) -> None:
+    """SchemaError where registers are written, undeclared, that are no registers to the app that declares them.
+
+    As far as a record and the columns of its collection tell.
+    """
+    known = reader.collection(collection)
+    (stamps,) = record.stamps(reader.dictionary, [packed])
+    cells = {cell[:2] for cell in stamps} | {column.cell for column in (known.columns if known else ())}
+    others = {name: kind for name, kind in cells if (name, KINDS["register"]) not in cells}
+    for name, _ in written:
+        if name in others:
+            kind = KIND_NAMES.get(others[name], "field of a later version")
+            raise SchemaError(
+                f"{collection}.{name} is a {kind} to the app that declares it: "
+                "give its class to fieldsync.open(...) to write it"
+            )
+
+
 @lru_cache(maxsize=1024)
-def _as_registers(names: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
-    return tuple([(name, KINDS["register"]) for name in names])
+def _as_registers(names: tuple[str, ...], renamed: tuple[tuple[str, str], ...]) -> tuple[tuple[str, int], ...]:
+    stored = dict(renamed)
+    return tuple([(stored.get(name, name), KINDS["register"]) for name in names])

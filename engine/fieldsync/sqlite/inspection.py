@@ -39,7 +39,7 @@ class Inspector:
         try:
             for (text,) in self._db.execute(f"PRAGMA integrity_check({int(most)})"):
                 found += [text] if text != "ok" else []
-        except apsw.CorruptError as error:
+        except (apsw.CorruptError, apsw.SQLError) as error:  # the second of a search table
             found.append(str(error))
         for table, rule in NUMBERED.items():
             row: Any = self._db.execute(f"SELECT count(*), max(id), total({rule}) FROM {table}").fetchone()
@@ -85,7 +85,7 @@ class Inspector:
 
     def shown(self, collection: CollectionRow, ids: Sequence[int]) -> dict[int, tuple[Any, ...]]:
         """What the columns of records show, by their numbers."""
-        names = "".join(f", {quote(name)}" for name, _, _, _ in collection.columns)
+        names = "".join(f", {quote(name)}" for name, *_ in collection.columns)
         sql = f"SELECT _id{names} FROM json_each(?) CROSS JOIN {record_table(collection.id)} ON _id=json_each.value"
         return {row[0]: row[1:] for row in self._db.execute(sql, (json.dumps(ids),))}
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fieldsync import codec
 from fieldsync._native import numbers
-from fieldsync.store import ChangeRow, Entry
+from fieldsync.converting import Conversion
+from fieldsync.store import ChangeRow, Column, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,16 +69,29 @@ def record_table(collection: int) -> str:
     return f"fs_record_{int(collection)}"
 
 
-def dump_columns(columns: Sequence[tuple[str, int, bool, Any]]) -> str:
+def search_table(collection: int) -> str:
+    """The table by which a collection's records are found by words."""
+    return f"fs_words_{int(collection)}"
+
+
+def dump_columns(columns: Sequence[Column]) -> str:
     """A collection's columns as the file keeps them."""
-    return json.dumps([(name, kind, indexed, codec.encode(default).hex()) for name, kind, indexed, default in columns])
-
-
-def load_columns(text: str) -> tuple[tuple[str, int, bool, Any], ...]:
-    """The inverse of dump_columns."""
-    return tuple(
-        (name, kind, indexed, codec.decode(bytes.fromhex(default))) for name, kind, indexed, default in json.loads(text)
+    return json.dumps(
+        [
+            (name, kind, indexed, codec.encode(default).hex(), stored_as, given and given.as_json(), *rest)
+            for name, kind, indexed, default, stored_as, given, *rest in columns
+        ]
     )
+
+
+def load_columns(text: str) -> tuple[Column, ...]:
+    """The inverse of dump_columns."""
+    return tuple(_column(*one) for one in json.loads(text))
+
+
+def _column(name: str, kind: int, indexed: bool, default: str, stored_as: str, given: Any, *rest: Any) -> Column:
+    conversion = Conversion.of_json(given) if given else None
+    return Column(name, kind, indexed, codec.decode(bytes.fromhex(default)), stored_as, conversion, *rest)
 
 
 def dump_entries(changes: Iterable[list[Entry]]) -> list[bytes]:
@@ -93,4 +107,4 @@ def load_change(row: Any) -> ChangeRow:
 
 def load_entries(data: bytes) -> list[Entry]:
     """The inverse of dump_entries."""
-    return list(map(Entry._make, numbers.unpack(data, 4)))
+    return numbers.unpack(data, 4, Entry)

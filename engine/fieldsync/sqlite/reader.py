@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -10,17 +12,18 @@ import apsw
 
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
-from fieldsync.limits import SCAN_ROWS_TARGET
+from fieldsync.limits import LOOKUPS_MAX, SCAN_ROWS_TARGET
 from fieldsync.sqlite.forwards import ForwardsReader
+from fieldsync.sqlite.gone import GoneReader
 from fieldsync.sqlite.inspection import Inspector
 from fieldsync.sqlite.layout import load_change, record_table
-from fieldsync.store import ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
+from fieldsync.store import KILLS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from fieldsync.record import Removal
-    from fieldsync.sqlite.store import SQLiteStore
+    from fieldsync.record import Dictionary, Removal
+    from fieldsync.sqlite.store import Schema, SQLiteStore
     from fieldsync.store import Dot, Incarnation
 
 
@@ -30,20 +33,26 @@ OF_DOTS = (
 )  # the changes of ranges of an author's numbers
 
 
-class SQLiteReader(ForwardsReader, Inspector):
+IN_SEARCHES = re.compile("fts5|fs_words_", re.IGNORECASE)  # messages of SQLite, not all of which name the table
+
+
+class SQLiteReader(ForwardsReader, GoneReader, Inspector):
     """One read transaction; see store.Reader."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection, begin: str) -> None:
         self._store = store
         self._db = connection
-        self._known: dict[str, CollectionRow] | None = None
+        self._schema: Schema | None = None
         self._scopes: dict[str, Scope] = {}  # as far as they were asked for
         self._db.execute(begin)
         try:
-            self.dictionary = store.latest_dictionary(self._db)
+            self.dictionary = self._latest_dictionary()
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+
+    def _latest_dictionary(self) -> Dictionary:
+        return self._store.latest_dictionary(self._db)
 
     def close(self) -> None:
         """End the transaction and give the connection back."""
@@ -74,15 +83,21 @@ class SQLiteReader(ForwardsReader, Inspector):
 
     def collections(self) -> list[CollectionRow]:
         """All collections, by number."""
-        if self._known is None:
-            self._known = self._store.latest_collections(self._db)
-        return list(self._known.values())
+        return list(self._tables().collections.values())
 
     def collection(self, name: str) -> CollectionRow | None:
         """The collection of that name, if the file has it."""
-        if self._known is None:
-            self._known = self._store.latest_collections(self._db)
-        return self._known.get(name)
+        return self._tables().collections.get(name)
+
+    def is_audited(self) -> bool:
+        """Whether the file keeps an audit log."""
+        return self._tables().is_audited
+
+    def _tables(self) -> Schema:
+        if self._schema is None:
+            schema = self._store.latest_schema(self._db)
+            self._schema = schema._replace(collections=dict(schema.collections))  # a writer adds to it
+        return self._schema
 
     def context(self, scope: int) -> Context:
         """The dots accounted for in a scope, provisional ones left out."""
@@ -126,6 +141,25 @@ class SQLiteReader(ForwardsReader, Inspector):
             "ON _scope=fs_scope.id AND _key=?"
         )
         return list(map(_row, self._db.execute(sql, (key,))))
+
+    def by_keys_anywhere(self, collection: int, keys: Sequence[str]) -> list[Row]:
+        """The rows of some keys in all scopes."""
+        table = record_table(collection)
+        if len(keys) * self._db.execute("SELECT count(*) FROM fs_scope").get > LOOKUPS_MAX:
+            among = f"SELECT _id FROM {table} WHERE _key IN (SELECT value FROM json_each(?))"  # by the index alone
+            sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id IN ({among})"
+        else:
+            pairs = f"json_each(?) j CROSS JOIN fs_scope CROSS JOIN {table} ON _scope=fs_scope.id AND _key=j.value"
+            sql = f"SELECT _id, _scope, _key, _cells FROM {pairs}"
+        return list(map(_row, self._db.execute(sql, (json.dumps(keys),))))
+
+    def by_pairs(self, collection: int, pairs: Sequence[tuple[int, str]]) -> list[Row]:
+        """The rows of (scope, key) pairs that exist, in any order."""
+        sql = (
+            f"SELECT _id, _scope, _key, _cells FROM json_each(?) j CROSS JOIN {record_table(collection)} "
+            "ON _scope=j.value->>0 AND _key=j.value->>1"
+        )
+        return list(map(_row, self._db.execute(sql, (json.dumps(pairs),))))
 
     def by_id(self, collection: int, ids: Sequence[int]) -> list[Row]:
         """The rows of those numbers that exist, in any order."""
@@ -226,11 +260,12 @@ class SQLiteReader(ForwardsReader, Inspector):
     def removals_of_key(self, scope: int, collection: int, key: str) -> list[tuple[Dot, int]]:
         """The kept changes that removed a record, with their times, in the order of these."""
         sql = (
-            "SELECT DISTINCT c.author, c.seq, c.time FROM fs_removal r JOIN fs_change c "
-            "ON c.scope=r.scope AND c.author=r.author AND c.seq=r.seq "
-            "WHERE r.scope=? AND r.collection=? AND r.key=? ORDER BY c.time, c.author, c.seq"
+            "SELECT c.time, c.author, c.seq, item FROM fs_removal r JOIN fs_change c "
+            "ON c.scope=r.scope AND c.author=r.author AND c.seq=r.seq WHERE r.scope=? AND r.collection=? AND r.key=?"
         )
-        return [((author, seq), time) for author, seq, time in self._db.execute(sql, (scope, collection, key))]
+        rows: Any = self._db.execute(sql, (scope, collection, key))
+        killing = {row[:3] for row in rows if row[3][0] & KILLS}  # others removed elements of a set, or late edits
+        return [((author, seq), time) for time, author, seq in sorted(killing)]
 
     def names_of_removed(self, scope: int, incarnations: Sequence[Incarnation]) -> dict[Incarnation, tuple[int, str]]:
         """(collection, key) of those incarnations that kept removals have hit here."""
@@ -301,6 +336,18 @@ class SQLiteReader(ForwardsReader, Inspector):
         """A fact about the file; None if it was never set."""
         return self._db.execute("SELECT value FROM fs_meta WHERE name=?", (name,)).get
 
+    def damage(self, most: int) -> list[str]:
+        """What SQLite finds wrong with its pages, its indexes and what is searched, and with the tables of numbers."""
+        found = [text for text in super().damage(most) if not IN_SEARCHES.search(text)]
+        return found or self.damaged_searches()
+
+    def damaged_searches(self) -> list[str]:
+        """Which search tables are wrong; of such, SQLite tells none but a writer."""
+        if not any(row.search for row in self.collections()):
+            return []
+        with self._store.writing() as writer:
+            return writer.damaged_searches()
+
     def count_records(self, scope: int) -> int:
         """How many live records a scope has, over all collections."""
         sql = "SELECT count(*) FROM {} WHERE _scope=?"
@@ -317,7 +364,10 @@ READING = frozenset(
 
 
 DESCRIBING = frozenset(
-    {"table_info", "table_xinfo", "table_list", "index_info", "index_xinfo", "index_list", "database_list"}
+    {
+        *("table_info", "table_xinfo", "table_list", "index_info", "index_xinfo", "index_list", "database_list"),
+        "data_version",  # which a search asks for
+    }
 )  # pragmas that only tell
 
 
@@ -332,7 +382,7 @@ def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
         yield some
 
 
-_row = Row._make  # a call less than Row(*...), for each of many rows
+_row: Callable[[Any], Row] = partial(tuple.__new__, Row)  # what Row._make does, in C, for each of many rows
 
 
 def _scope(row: Any) -> Scope:

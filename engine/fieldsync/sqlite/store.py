@@ -6,7 +6,7 @@ import os
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
@@ -20,6 +20,8 @@ from fieldsync.store import CollectionRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from fieldsync.sqlite.writer import Left
 
 
 @contextmanager
@@ -41,6 +43,14 @@ def _translated(path: str) -> Iterator[None]:
         raise StoreError(f"{path}: cannot be opened for writing ({error})") from None
 
 
+class Schema(NamedTuple):
+    """What tables a file has, at one version of its schema."""
+
+    version: int
+    collections: dict[str, CollectionRow]
+    is_audited: bool
+
+
 class SQLiteStore:
     """One SQLite file; see store.Store. Threads share it; other processes may have it open too."""
 
@@ -56,7 +66,8 @@ class SQLiteStore:
         self._lent: set[apsw.Connection] = set()
         self.on_issue: Callable[[Mapping[int, tuple[int, int]]], None] | None = None  # before own changes are committed
         self._dictionary = Dictionary()
-        self._schema: tuple[int, dict[str, CollectionRow]] = (-1, {})
+        self._left: Left | None = None
+        self._schema = Schema(-1, {}, False)
         with _translated(self.path):
             self._writer = self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             self._prepare()
@@ -70,7 +81,7 @@ class SQLiteStore:
             connection.execute("PRAGMA journal_mode=WAL").get  # noqa: B018
             connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
             connection.execute(
-                "PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=2000; PRAGMA journal_size_limit=67108864"
+                "PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864"
             )
         except BaseException:
             connection.close()
@@ -128,16 +139,15 @@ class SQLiteStore:
             self._dictionary = known
         return known
 
-    def latest_collections(self, connection: apsw.Connection) -> dict[str, CollectionRow]:
-        """The collections by name, as the connection's transaction sees them: read anew when the schema has changed."""
-        version = connection.execute("PRAGMA schema_version").get
-        if self._schema[0] != version:
+    def latest_schema(self, connection: apsw.Connection) -> Schema:
+        """What tables there are, as the connection's transaction sees them: read anew when that has changed."""
+        known, version = self._schema, connection.execute("PRAGMA schema_version").get
+        if known.version != version:
             rows: Any = connection.execute("SELECT id, name, columns, signature FROM fs_collection ORDER BY id")
-            self._schema = (
-                version,
-                {name: CollectionRow(number, name, load_columns(text), sig) for number, name, text, sig in rows},
-            )
-        return dict(self._schema[1])
+            names = {name: CollectionRow(number, name, load_columns(text), sig) for number, name, text, sig in rows}
+            log = connection.execute("SELECT 1 FROM sqlite_schema WHERE name='fs_audit'").get
+            known = self._schema = Schema(version, names, log is not None)
+        return known
 
     def snapshot(self) -> SQLiteReader:
         """A reader that stays at this moment until it is closed; for streams that last."""
@@ -200,11 +210,33 @@ class SQLiteStore:
             raise
         self._dictionary = writer.dictionary
 
+    def take_left(self, version: int) -> Left | None:
+        """What the last write transaction left, if it was this process's; it is given once, so that none fails with it.
+
+        version: of the file, as the write transaction that asks sees it.
+        """
+        left, self._left = self._left, None
+        return left if left is not None and left.version == version else None
+
+    def leave(self, left: Left) -> None:
+        """Keep what a write transaction leaves to the next one."""
+        self._left = left
+
+    def foreign_commits(self) -> int | None:
+        """A number that differs after a commit of another process; None while a thread of this one writes."""
+        self._check_open()
+        if not self._write_lock.acquire(blocking=False):
+            return None
+        try:
+            return int(self._writer.execute("PRAGMA data_version").get)
+        finally:
+            self._write_lock.release()
+
     def declare(self, collections: list[CollectionRow], progress: Callable[[int, int], None] | None) -> None:
         """Give collections their declared columns; see Writer.declare."""
         with self.reading() as reader:
-            known = {row.name: row.signature for row in reader.collections()}
-        if all(known.get(row.name) == row.signature for row in collections):
+            known = {row.name: row for row in reader.collections()}
+        if all(row.name in known and known[row.name].serves(row) for row in collections):
             return
         with self.writing() as writer:
             for row in collections:

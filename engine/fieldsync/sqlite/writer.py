@@ -2,62 +2,58 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
 
-from fieldsync import record
 from fieldsync.context import Context
-from fieldsync.errors import Corrupt, LimitExceeded, SchemaError
-from fieldsync.limits import (
-    FIELDS_MAX,
-)
-from fieldsync.query import column_value, quote
+from fieldsync.errors import Corrupt
+from fieldsync.sqlite.audit import AuditLog
+from fieldsync.sqlite.declaring import Declarer
 from fieldsync.sqlite.forwards import ForwardsWriter
 from fieldsync.sqlite.inspection import OF_SCOPES
-from fieldsync.sqlite.layout import SCOPED_TABLES, dump_columns, dump_entries, record_table
+from fieldsync.sqlite.layout import SCOPED_TABLES, dump_entries, record_table
 from fieldsync.sqlite.memory import Memory
-from fieldsync.sqlite.reader import SQLiteReader
-from fieldsync.store import ChangeRow, CollectionRow, OrphanRow, Row, Scope
+from fieldsync.sqlite.searching import tables_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from fieldsync.record import Removal
+    from fieldsync.record import Dictionary, Removal
     from fieldsync.sqlite.store import SQLiteStore
-    from fieldsync.store import Dot, Incarnation
+    from fieldsync.store import ChangeRow, Dot, Incarnation, OrphanRow, Scope
 
 
-class _Form:
-    """How one collection's records are written: SQL, and which values its columns hold."""
+class Left(NamedTuple):
+    """What a write transaction leaves to the next one."""
 
-    def __init__(self, row: CollectionRow, table: str) -> None:
-        self.insert = f"INSERT INTO {table} VALUES(?, ?, ?{', ?' * len(row.columns)}, ?)"
-        columns = "".join(f"{quote(name)}=?{place}, " for place, (name, _, _, _) in enumerate(row.columns, 2))
-        self.update = f"UPDATE {table} SET {columns}_cells=?{len(row.columns) + 2} WHERE _id=?1"
-        self.fields = [(name, kind) for name, kind, _, _ in row.columns]
-        self.absent = tuple(column_value(default) for _, _, _, default in row.columns)
+    version: int  # of the file, which other processes' commits change
+    dictionary: Dictionary
+    scopes: dict[str, Scope]  # some
 
 
-@lru_cache(maxsize=256)
-def _form(row: CollectionRow) -> _Form:
-    return _Form(row, record_table(row.id))
-
-
-class SQLiteWriter(SQLiteReader, ForwardsWriter, Memory):
+class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
     """The write transaction; see store.Writer."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
-        SQLiteReader.__init__(self, store, connection, "BEGIN IMMEDIATE")
+        Declarer.__init__(self, store, connection, "BEGIN IMMEDIATE")
+        AuditLog.__init__(self)
         ForwardsWriter.__init__(self)
         self.issued: dict[int, tuple[int, int]] = {}  # scope -> (author, seq) of the own last change made in it
+
+    def _latest_dictionary(self) -> Dictionary:
+        """As the last transaction left it, if no other process has written since; then the scopes are known as well."""
+        self._version = int(self._db.execute("PRAGMA data_version").get)
+        left = self._store.take_left(self._version)
+        if left is None:
+            return super()._latest_dictionary()
+        self._scopes = left.scopes
+        return left.dictionary
 
     def commit(self) -> None:
         """Make it durable."""
         self._db.execute("COMMIT")
+        self._store.leave(Left(self._version, self.dictionary, self._scopes))
 
     def rollback(self) -> None:
         """Undo all of it."""
@@ -91,6 +87,8 @@ class SQLiteWriter(SQLiteReader, ForwardsWriter, Memory):
 
     def erase(self, scope: Scope) -> None:
         """Forget all of a scope at once."""
+        for words in tables_of(self.collections()):
+            words.leave(self._db, "_scope=?", (scope.id,))
         for known in self.collections():
             self._db.execute(f"DELETE FROM {record_table(known.id)} WHERE _scope=?", (scope.id,))
         for table in SCOPED_TABLES:
@@ -98,142 +96,6 @@ class SQLiteWriter(SQLiteReader, ForwardsWriter, Memory):
         self._db.execute("DELETE FROM fs_giver WHERE id NOT IN (SELECT giver FROM fs_provisional)")
         self._db.execute("DELETE FROM fs_scope WHERE id=?", (scope.id,))
         del self._scopes[scope.name]
-
-    def author_ids(self, names: Sequence[bytes]) -> list[int]:
-        """The numbers of authors, given to those that have none."""
-        missing = [name for name in names if name not in self.dictionary.author_ids]
-        if missing:
-            self.dictionary = self.dictionary.with_authors(missing)
-            ids = self.dictionary.author_ids
-            self._db.executemany("INSERT INTO fs_author VALUES(?, ?)", [(ids[name], name) for name in missing])
-        return [self.dictionary.author_ids[name] for name in names]
-
-    def field_ids(self, names: Sequence[tuple[str, int]]) -> list[int]:
-        """The numbers of (name, kind) pairs, given to those that have none."""
-        missing = [pair for pair in names if pair not in self.dictionary.field_ids]
-        if missing:
-            if len(self.dictionary.field_names) + len(missing) > FIELDS_MAX:
-                raise LimitExceeded(f"a file holds at most {FIELDS_MAX} names of fields")
-            self.dictionary = self.dictionary.with_fields(missing)
-            ids = self.dictionary.field_ids
-            self._db.executemany("INSERT INTO fs_field VALUES(?, ?, ?)", [(ids[pair], *pair) for pair in missing])
-        return [self.dictionary.field_ids[pair] for pair in names]
-
-    def collection_ids(self, names: Sequence[str]) -> list[int]:
-        """The numbers of collections, whose tables are made if they are new."""
-        return [self._collection_id(name) for name in names]
-
-    def _collection_id(self, name: str) -> int:
-        known = self.collection(name)
-        if known is None:
-            known = self._create_collection(CollectionRow(0, name, (), ""))
-        return known.id
-
-    def _create_collection(self, declared: CollectionRow) -> CollectionRow:
-        row = declared._replace(id=max((other.id for other in self.collections()), default=0) + 1)
-        self._db.execute(
-            "INSERT INTO fs_collection VALUES(?, ?, ?, ?)", (row.id, row.name, dump_columns(row.columns), row.signature)
-        )
-        self._create_table(row, record_table(row.id))
-        self._create_view(row)
-        self._note(row)
-        return row
-
-    def _note(self, row: CollectionRow) -> None:
-        """Know a collection as it has become in this transaction."""
-        self.collections()
-        assert self._known is not None
-        self._known[row.name] = row
-
-    def _create_table(self, row: CollectionRow, table: str) -> None:
-        columns = "".join(f", {quote(name)}" for name, _, _, _ in row.columns)
-        self._db.execute(
-            f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, _scope INTEGER NOT NULL, _key TEXT NOT NULL{columns}, "
-            "_cells BLOB NOT NULL, UNIQUE(_scope, _key))"
-        )
-
-    def _create_view(self, row: CollectionRow) -> None:
-        """Indexes, and the view by which apps and SQL tools know the collection."""
-        table = record_table(row.id)
-        for position, (name, _, indexed, _) in enumerate(row.columns):
-            if indexed:
-                self._db.execute(f"CREATE INDEX {table}_{position} ON {table}({quote(name)})")
-        if row.name.lower().startswith(("fs_", "sqlite_")) or not row.name.isprintable():
-            return  # some other app's name, which it cannot have meant for SQL
-        fields = "".join(f", r.{quote(name)}" for name, _, _, _ in row.columns)
-        try:
-            self._db.execute(
-                f"CREATE VIEW {quote(row.name)} AS SELECT r._key AS key, s.name AS scope{fields} "
-                f"FROM {table} r JOIN fs_scope s ON s.id=r._scope"
-            )
-        except apsw.SQLError as error:
-            if row.signature:  # declared here; what only came from a peer does without, as two names that SQL confuses
-                raise SchemaError(f"collection {row.name!r} cannot be a table's name: {error}") from None
-
-    def declare(self, declared: CollectionRow, progress: Callable[[int, int], None] | None) -> None:
-        """Give a collection the declared columns, filled from the cells; nothing to do where it has them."""
-        known = self.collection(declared.name)
-        if known is None:
-            self._create_collection(declared)
-            return
-        if known.signature == declared.signature:
-            return
-        row = declared._replace(id=known.id)
-        table = record_table(row.id)
-        self._db.execute(f"DROP VIEW IF EXISTS {quote(row.name)}")
-        self._create_table(row, "fs_rebuilt")
-        self._refill(_Form(row, "fs_rebuilt"), table, progress)
-        self._db.execute(f"DROP TABLE {table}")
-        self._db.execute(f"ALTER TABLE fs_rebuilt RENAME TO {table}")
-        self._db.execute(
-            "UPDATE fs_collection SET columns=?, signature=? WHERE id=?",
-            (dump_columns(row.columns), row.signature, row.id),
-        )
-        self._create_view(row)
-        self._note(row)
-
-    def _refill(self, form: _Form, table: str, progress: Callable[[int, int], None] | None) -> None:
-        total = int(self._db.execute(f"SELECT count(*) FROM {table}").get)
-        done, last = 0, -1
-        while True:
-            sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id>? ORDER BY _id LIMIT 5000"
-            rows = [Row(*found) for found in self._db.execute(sql, (last,))]
-            if not rows:
-                return
-            self._insert(form, rows)
-            done, last = done + len(rows), rows[-1].id
-            if progress:
-                progress(done, total)
-
-    def next_row(self, collection: int) -> int:
-        """A row number above all that the collection's table has."""
-        return (self._db.execute(f"SELECT max(_id) FROM {record_table(collection)}").get or 0) + 1
-
-    def _form(self, collection: int) -> _Form:
-        return _form(next(row for row in self.collections() if row.id == collection))
-
-    def _widen(self, form: _Form, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        """Rows that end with a packed record, with the values of the columns before it."""
-        if not form.fields:
-            return rows
-        wanted = tuple(self.field_ids(form.fields))
-        return record.widen(self.dictionary, rows, wanted, form.absent, column_value)
-
-    def insert_rows(self, collection: int, rows: list[Row]) -> None:
-        """Add records."""
-        self._insert(self._form(collection), rows)
-
-    def _insert(self, form: _Form, rows: list[Row]) -> None:
-        self._db.executemany(form.insert, self._widen(form, rows))
-
-    def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
-        """Replace the cells of records, and the columns that follow from them."""
-        form = self._form(collection)
-        self._db.executemany(form.update, self._widen(form, rows))
-
-    def delete_rows(self, collection: int, ids: list[int]) -> None:
-        """Take records away."""
-        self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
 
     def put_orphan(self, scope: int, orphan: OrphanRow) -> int:
         """Add or replace the cells of an incarnation without existence cell; returns the row's number."""
@@ -343,9 +205,16 @@ class SQLiteWriter(SQLiteReader, ForwardsWriter, Memory):
 
     def delete_strays(self) -> None:
         """Take away the rows of no scope."""
+        for words in tables_of(self.collections()):
+            words.leave(self._db, "_scope NOT IN (SELECT id FROM fs_scope)", ())
         tables = [(record_table(known.id), "_scope") for known in self.collections()]
         for table, column in [*tables, *((table, "scope") for table in ("fs_orphan", *OF_SCOPES))]:
             self._db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM fs_scope)")
+
+    def damaged_searches(self) -> list[str]:
+        """Which search tables are wrong."""
+        wrong = [words.name for words in tables_of(self.collections()) if not words.is_sound(self._db)]
+        return [f"the search index {name} has other words than its columns" for name in wrong]
 
     def reindex(self) -> None:
         """Build all of SQLite's indexes anew; Corrupt where two rows are under one key."""
@@ -353,6 +222,8 @@ class SQLiteWriter(SQLiteReader, ForwardsWriter, Memory):
             self._db.execute("REINDEX")
         except apsw.ConstraintError as error:
             raise Corrupt(f"two rows where there may be one ({error}): enter the same scopes in a new file") from None
+        for words in tables_of(self.collections()):
+            words.rebuild(self._db)
 
     def put_provisional(self, scope: int, dots: list[tuple[bytes, int]], giver: Context) -> None:
         """Remember dots that are held but not accounted for, and the giver's context they came under."""

@@ -1,0 +1,106 @@
+"""The rows of records: their columns, which follow from the cells, and the numbers of names in these."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from fieldsync import record
+from fieldsync.columns import convert
+from fieldsync.errors import LimitExceeded
+from fieldsync.limits import FIELDS_MAX
+from fieldsync.query import column_value, quote
+from fieldsync.sqlite.layout import record_table
+from fieldsync.sqlite.reader import SQLiteReader
+from fieldsync.sqlite.searching import of_ids, table_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fieldsync.store import CollectionRow, Row
+
+
+class Form:
+    """How one collection's records are written: SQL, and which values its columns hold."""
+
+    def __init__(self, row: CollectionRow, table: str) -> None:
+        self.insert = f"INSERT INTO {table} VALUES(?, ?, ?{', ?' * len(row.columns)}, ?)"
+        columns = "".join(f"{quote(name)}=?{place}, " for place, (name, *_) in enumerate(row.columns, 2))
+        self.update = f"UPDATE {table} SET {columns}_cells=?{len(row.columns) + 2} WHERE _id=?1"
+        self.columns = row.columns
+        self.converts = any(column.conversion for column in row.columns)
+        self.fields = [column.cell for column in row.columns]
+        self.absent = tuple(column_value(column.default) for column in row.columns)
+        self.search = table_of(row, table)
+
+
+@lru_cache(maxsize=256)
+def _form(row: CollectionRow) -> Form:
+    return Form(row, record_table(row.id))
+
+
+class RowsWriter(SQLiteReader):
+    """Writes rows; see store.Writer."""
+
+    def author_ids(self, names: Sequence[bytes]) -> list[int]:
+        """The numbers of authors, given to those that have none."""
+        missing = [name for name in names if name not in self.dictionary.author_ids]
+        if missing:
+            self.dictionary = self.dictionary.with_authors(missing)
+            ids = self.dictionary.author_ids
+            self._db.executemany("INSERT INTO fs_author VALUES(?, ?)", [(ids[name], name) for name in missing])
+        return [self.dictionary.author_ids[name] for name in names]
+
+    def field_ids(self, names: Sequence[tuple[str, int]]) -> list[int]:
+        """The numbers of (name, kind) pairs, given to those that have none."""
+        missing = [pair for pair in dict.fromkeys(names) if pair not in self.dictionary.field_ids]
+        if missing:
+            if len(self.dictionary.field_names) + len(missing) > FIELDS_MAX:
+                raise LimitExceeded(f"a file holds at most {FIELDS_MAX} names of fields")
+            self.dictionary = self.dictionary.with_fields(missing)
+            ids = self.dictionary.field_ids
+            self._db.executemany("INSERT INTO fs_field VALUES(?, ?, ?)", [(ids[pair], *pair) for pair in missing])
+        return [self.dictionary.field_ids[pair] for pair in names]
+
+    def next_row(self, collection: int) -> int:
+        """A row number above all that the collection's table has."""
+        return (self._db.execute(f"SELECT max(_id) FROM {record_table(collection)}").get or 0) + 1
+
+    def _form(self, collection: int) -> Form:
+        return _form(next(row for row in self.collections() if row.id == collection))
+
+    def _widen(self, form: Form, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Rows that end with a packed record, with the values of the columns before it."""
+        if not form.fields:
+            return rows
+        wanted = tuple(self.field_ids(form.fields))
+        widened = record.widen(self.dictionary, rows, wanted, form.absent, column_value)
+        return convert(self.dictionary, form.columns, wanted, widened) if form.converts else widened
+
+    def insert_rows(self, collection: int, rows: list[Row]) -> None:
+        """Add records."""
+        self.insert(self._form(collection), rows)
+
+    def insert(self, form: Form, rows: list[Row]) -> None:
+        """Add records to the table that a form is of."""
+        self._db.executemany(form.insert, self._widen(form, rows))
+        if form.search:
+            form.search.enter(self._db, *of_ids([row.id for row in rows]))
+
+    def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
+        """Replace the cells of records, and the columns that follow from them."""
+        form = self._form(collection)
+        wide = self._widen(form, rows)
+        if form.search is None:
+            self._db.executemany(form.update, wide)
+            return
+        others = of_ids(form.search.differing(self._db, wide))
+        form.search.leave(self._db, *others)
+        self._db.executemany(form.update, wide)
+        form.search.enter(self._db, *others)
+
+    def delete_rows(self, collection: int, ids: list[int]) -> None:
+        """Take records away."""
+        if words := self._form(collection).search:
+            words.leave(self._db, *of_ids(ids))
+        self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
