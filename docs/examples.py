@@ -14,8 +14,8 @@ import fieldsync as fs
 from fieldsync import bundle, codec, existence, messages, reconcile, record
 from fieldsync.context import Context
 from fieldsync.database import Database
-from fieldsync.greeting import pair_id
 from fieldsync.memory import join
+from fieldsync.pairs import pair_id
 from fieldsync.replica import Replica, peer_id
 from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore

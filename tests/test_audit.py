@@ -178,6 +178,7 @@ def test_what_an_erased_value_had_covered_is_told(opened, hub):
     ada, ben = pair(opened, hub)
     with ben.write() as tx:
         tx.update(Order, "o-1", status="ben's")
+    ada.replica.wall_ms = lambda: clock.now_ms() + 1_000
     with ada.write() as tx:
         tx.update(Order, "o-1", status="ada's")
     ben.sync(hub)

@@ -275,6 +275,20 @@ def test_a_hub_that_calls_learns_of_scopes_that_only_the_device_has(fleet):
     assert "job/of-rep" in state(fleet.replicas["hub"])
 
 
+@pytest.mark.parametrize("met", [True, False])
+def test_a_scope_that_a_hub_enters_while_it_calls_is_shared_at_once(fleet, met):
+    """By another session, or a move: it was not on offer, so both take it for different."""
+    if met:
+        fleet.talk("hub", "rep")
+    fleet.write("rep", "job/of-rep", "n-1", text="x")
+    talk = Talk.between(fleet.replicas["hub"], fleet.replicas["rep"], peer="rep")
+    talk.sides[1].receive(talk.sides[0].next_frame())
+    fleet.write("hub", "job/of-rep", "n-2", text="y")
+    talk.run()
+    fleet.check_equal("hub", "rep")
+    assert len(fleet.databases["hub"]["notes"].where(scope="job/of-rep").all()) == 2
+
+
 def test_scopes_left_by_the_device_or_unknown_to_the_peer(fleet):
     fleet.write("van", SCOPES[0], "n-1", text="not delivered")
     with pytest.raises(NotDelivered, match="1 changes"):

@@ -57,6 +57,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "report",
         "shared",
         "eager",
+        "pairs",
         "greeting",
         "mending",
         "asking",

@@ -27,7 +27,7 @@ from fieldsync.limits import CHUNK_RAW_BYTES_MAX, FRAME_BYTES_MAX
 from fieldsync.membership import membership_of
 from fieldsync.session import Session
 
-CROWD = int(os.environ.get("FIELDSYNC_CROWD", "1500"))  # half-open connections at once
+CROWD = int(os.environ.get("FIELDSYNC_CROWD", "1000"))  # half-open connections at once
 HANDSHAKES = 200
 UNREAD_BYTES = 48 << 20
 GREEDY = 6  # devices, each of which has the hub hold nearly a whole frame

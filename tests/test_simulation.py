@@ -41,7 +41,7 @@ TRIES = {  # rule -> seeds among which one is sure to notice that it is off
     "repairs_claim_parts": 40,
     "repairs_keep_floors": 40,
     "repairs_keep_givers": 600,
-    "repairs_keep_streams": 200,
+    "repairs_keep_streams": 600,
     "seen_is_direct": 200,
     "trimmed_unguarded": 600,
     "unsynced_leaves": 50,

@@ -14,9 +14,9 @@ them; records.py: what reads give), values.py says what they hold, columns.py wh
 queries, describing.py tells what a file holds, erasing.py takes fields out; loading.py loads rows, tables.py reads
 them from files. replica.py is a store, a clock and the news of what changed: transaction.py and apply.py write over
 sqlite/, session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py, which memory.py
-carries, and line.py over WebSocket (wire.py); greeting.py begins a session, with eager.py where changes go along,
-shared.py is one scope of it, rounds.py declares and settles scopes, parting.py sends chunks in parts, landing.py
-writes what comes, asking.py compares, and mending.py mends what only comparing finds.
+carries, and line.py over WebSocket (wire.py); greeting.py begins a session, with eager.py where changes go along
+and what pairs.py remembers, shared.py is one scope of it, rounds.py declares and settles scopes, parting.py sends
+chunks in parts, landing.py writes what comes, asking.py compares, and mending.py mends what only comparing finds.
 copies.py recognises copied and restored files, verify.py looks for damage (examine.py) and mends it, rebuild.py
 computes again what follows from the cells. bundle.py writes scopes into files to be carried by hand, sealed_bundle.py
 seals them to their readers (sealing.py), parcel.py tells which it is to be, escrow.py writes one of what has to be

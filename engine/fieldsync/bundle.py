@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from fieldsync.changes import Chunk
     from fieldsync.replica import Replica
-    from fieldsync.store import Reader, Scope
+    from fieldsync.store import Reader, Scope, Writer
     from fieldsync.trust import Reason
 
 MAGIC = b"fieldsync bundle 1\n"
@@ -299,6 +299,7 @@ class _Taker:
                     self._report.changes_ahead += taken.ahead
             if message.done:
                 scope = scope._replace(taker=b"")
+                self._check_authors(writer, scope, self._giver.context)
             if message.done and self._joins:
                 if self._drops:
                     scope, touched = existence.drop(writer, scope, self._gone, self._trust, wall_ms)
@@ -310,6 +311,14 @@ class _Taker:
         self._report.records_changed += sum(one.scope != CONTROL for one in batch.touched)
         self._tell(message)
 
+    def _check_authors(self, writer: Writer, scope: Scope, giver: Context) -> None:
+        """Refuse what a writer says that it has of authors from whom it may bring nothing."""
+        if not self._joins or self._trust.is_hub:
+            return
+        if reason := taking.why_not_join(writer, scope, giver, self._trust.rights):
+            self._joins = False
+            self._refuse(reason)
+
     def _tell(self, message: Stream) -> None:
         if message.done and self._packed.name != CONTROL:
             (self._report.scopes if self._joins else self._report.incomplete).append(self._packed.name)
@@ -320,7 +329,8 @@ def replace_file(path: str | os.PathLike[str], make: Callable[[BinaryIO], Bundle
     whole = Path(path)
     part = whole.with_name(whole.name + ".part")
     try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | BINARY, 0o600), "wb") as file:
+        part.unlink(missing_ok=True)  # never into a file, or through a link, that somebody else has put there
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600), "wb") as file:
             report = make(file)
             file.flush()
             os.fsync(file.fileno())

@@ -15,15 +15,12 @@ taker whose declaration is the context that both remember.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from typing import TYPE_CHECKING
 
-from fieldsync import eager, exchange
-from fieldsync.context import Context
+from fieldsync import eager, exchange, pairs
 from fieldsync.errors import ProtocolError, SyncError, VersionMismatch
 from fieldsync.frames import VERSION, Again, Differ, Eager, Forgotten, Hello
-from fieldsync.leaving import deliver, pending
+from fieldsync.leaving import deliver
 from fieldsync.limits import EAGER_SCOPES_MAX
 from fieldsync.replica import peer_id
 from fieldsync.report import Refused
@@ -34,22 +31,13 @@ from fieldsync.trust import CONTROL, Reason, Trust
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from fieldsync.context import Context
     from fieldsync.eager import Offer
     from fieldsync.exchange import State
     from fieldsync.frames import Message
+    from fieldsync.pairs import Answers
     from fieldsync.replica import Replica
-    from fieldsync.store import Reader, Scope, Writer
-
-STATE_BYTES = 8
-
-
-def _hash(*parts: bytes) -> bytes:
-    return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
-
-
-def pair_id(replica: bytes, names: Iterable[str], states: Iterable[bytes]) -> bytes:
-    """What a responder knows an initiator by, that offered those scopes and told those states."""
-    return _hash(bytes([VERSION]), replica, json.dumps(list(names)).encode(), *states)
+    from fieldsync.store import Reader
 
 
 class Greeting:
@@ -82,7 +70,7 @@ class Greeting:
         self._pair: Pair | None = None
         self._told: dict[str, bytes] = {}  # the initiator's states, as it told them
         self._contexts: dict[str, Context] = {}  # that both had after an eager change of the initiator
-        self._answers: dict[str, tuple[bytes, Context]] = {}  # the responder's, where its changes came along
+        self._answers: Answers = {}  # the responder's, where its changes came along
         self._places: dict[int, int] = {}  # of scopes of which changes may come along, by place
         self._sent: dict[int, int] = {}  # changes that went along, by scope
         self._eager = 0  # how many are still to come
@@ -142,7 +130,7 @@ class Greeting:
         self.changes_sent = sum(self._sent.values())
         if offers:
             self._replica.before_leaving()
-        again = Again(pair_id(self._replica.id, pair.names, pair.each()), changed, len(offers))
+        again = Again(pairs.pair_id(self._replica.id, pair.names, pair.each()), changed, len(offers))
         return [again, *[one.message for one in offers]]
 
     # --- receiving ---
@@ -275,8 +263,15 @@ class Greeting:
                 self.states[scope.name] = exchange.state_of(reader, scope)
 
     def _enter(self, names: Iterable[str]) -> None:
+        """Hold scopes from now on, if they are not held by now: something else may have entered them meanwhile."""
+        new = []
         with self._replica.store.reading() as reader:
-            new = [name for name in names if self._may_tell(name) and reader.scope(name) is None]
+            for name in filter(self._may_tell, names):
+                scope = reader.scope(name)
+                if scope is None:
+                    new.append(name)
+                else:
+                    self.states[name] = exchange.state_of(reader, scope)
         if new:
             with self._replica.store.writing() as writer:
                 for name in new:
@@ -366,62 +361,20 @@ class Greeting:
             said = shared.told if initiator else shared.heard
             if shared.differs and said is not None and shared.name in told:
                 told[shared.name] = exchange.State(said.context_hash, said.digest, is_provisional=False).short()
-            if shared.own is not None and shared.peer is not None and not self._was_dropped(shared):
+            if shared.own is not None and shared.peer is not None and not pairs.was_dropped(shared):
                 contexts[shared.name] = shared.own.context | shared.peer.context
         pair = Pair(self._peer_replica, list(told), b"".join(told.values()), self._says_hub, self._takes_all)
         self.met = pair
-        name = self._peer if initiator else pair_id(self._peer_replica, told, told.values())
+        name = self._peer if initiator else pairs.pair_id(self._peer_replica, told, told.values())
         is_new = name is not None and self._only is None and (pair != self._pair or bool(contexts))
+        both = [shared for shared in self.shared if shared.name not in self.refused]
         with self._replica.store.reading() as reader:
-            delivered = self._delivered(reader) if self.trust.is_hub else {}
+            delivered = pairs.delivered(reader, both, self._answers) if self.trust.is_hub else {}
             if is_new:
-                contexts |= self._equal_contexts(reader)
+                contexts |= pairs.equal_contexts(reader, self.shared)
         if is_new or delivered:
             with self._replica.store.writing() as writer:
                 for one, dots in delivered.items():
                     deliver(writer, one, dots)
                 if is_new and name is not None:
-                    self._write(writer, name, pair, contexts)
-
-    def _equal_contexts(self, reader: Reader) -> dict[str, Context]:
-        """The contexts of scopes that did not differ."""
-        found: dict[str, Context] = {}
-        for shared in self.shared:
-            scope = reader.scope(shared.name)
-            if scope is not None and not shared.differs and exchange.state_of(reader, scope).short() == shared.state:
-                found[shared.name] = reader.context(scope.id)
-        return found
-
-    def _was_dropped(self, shared: Shared) -> bool:
-        return shared.dropped or (shared.heard is not None and shared.heard.is_superseded)
-
-    def _delivered(self, reader: Reader) -> dict[str, Context]:
-        """What the hub at the other end covers, of which this file did not know that a hub does."""
-        found: dict[str, Context] = {}
-        for shared in self.shared:
-            scope = reader.scope(shared.name)
-            if scope is None or shared.name in self.refused or not (unknown := pending(reader, scope)):
-                continue
-            covered = self._covered(reader, scope, shared)
-            if unknown & covered:
-                found[shared.name] = covered
-        return found
-
-    def _covered(self, reader: Reader, scope: Scope, shared: Shared) -> Context:
-        if not shared.differs:  # equal contexts
-            is_same = exchange.state_of(reader, scope).short() == shared.state
-            return reader.context(scope.id) if is_same else self._answers.get(shared.name, (b"", Context()))[1]
-        assert shared.own is not None
-        assert shared.peer is not None
-        return shared.peer.context | (Context() if self._was_dropped(shared) else shared.own.context)
-
-    def _write(self, writer: Writer, name: bytes, pair: Pair, contexts: dict[str, Context]) -> None:
-        """Remember a pair, under the name that its next greeting will use."""
-        if not writer.put_pair(name, pair, self._replica.wall_ms()):
-            return
-        if self._id is not None:
-            writer.rename_pair(self._id, name)
-        for scope_name, context in contexts.items():
-            scope = writer.scope(scope_name)
-            if scope is not None:
-                writer.put_agreed(name, scope.id, context)
+                    pairs.write(writer, name, pair, contexts, old=self._id, wall_ms=self._replica.wall_ms())

@@ -136,9 +136,7 @@ async def dial(address: str, identity: Identity | None = None, *, seconds: float
     secure: dict[str, Any] = {}
     if identity is not None and parts.is_secure:
         secure = {"ssl": identity.client_context(), "server_hostname": parts.host.partition("%")[0]}
-    return await _connect()(
-        address, **settings(), open_timeout=min(seconds, CONNECT_SECONDS_MAX), proxy=None, **secure
-    )
+    return await _connect()(address, **settings(), open_timeout=min(seconds, CONNECT_SECONDS_MAX), proxy=None, **secure)
 
 
 def _connect() -> Any:

@@ -1,0 +1,131 @@
+"""What grants do not cover stays out of reach, by whatever way round it is tried."""
+
+import asyncio
+import http.client
+
+import pytest
+import websockets.asyncio.server
+import websockets.exceptions
+from tests.test_membership import Network, sync
+
+import fieldsync as fs
+from fieldsync.context import Context
+from fieldsync.hub import Hub
+from fieldsync.statements import Grant
+from fieldsync.trust import Reason
+from fieldsync.wire import dial
+
+NOBODY = b"nobody's"
+
+
+@pytest.fixture
+def network(tmp_path):
+    made = Network(tmp_path)
+    yield made
+    for node in made.nodes:
+        node.db.close()
+
+
+def moved_away(network, eve):
+    """A record that eve has, and that ada moved to where eve may not read, and wrote to."""
+    ada = network.device("ada", write=["job/*", "secret"])
+    ada.db.enter("job/1", "secret")
+    eve.db.enter("job/1", "job/2")
+    ada.write("job/1", "k", text="hello")
+    for one in (ada, eve):
+        sync(one, network.hub)
+    with ada.db.write() as tx:
+        tx.move("notes", "k", scope="job/1", to="secret")
+    for _ in range(2):
+        sync(ada, network.hub)
+    with ada.db.write() as tx:
+        tx.update("notes", "k", scope="secret", text="the plan")
+    sync(ada, network.hub)
+    return ada
+
+
+def wish_late(network, eve):
+    """She has not heard of the move, and wishes another."""
+    with eve.db.write() as tx:
+        tx.update("notes", "k", scope="job/1", late="too")
+        tx.move("notes", "k", scope="job/1", to="job/2")
+    frames = [frame for _ in range(2) for frame in sync(eve, network.hub)[2]]
+    assert network.hub.db.verify().fault_count == 0
+    return frames
+
+
+def test_a_late_wish_brings_back_nothing_from_where_one_may_not_write(network):
+    eve = network.device("eve", write=["job/1", "job/2"])
+    moved_away(network, eve)
+    frames = wish_late(network, eve)
+    assert (network.hub.keys("secret"), network.hub.keys("job/2"), eve.keys("job/2")) == (["k"], [], [])
+    assert network.hub.db["notes"].get("k", scope="secret").late == "too"  # the rest of it follows
+    assert not any(b"the plan" in frame for frame in frames)
+
+
+def test_a_late_wish_is_heard_of_who_may_write_at_both_ends(network):
+    ben = network.device("ben", write=["job/*", "secret"])
+    moved_away(network, ben)
+    wish_late(network, ben)
+    assert (network.hub.keys("secret"), network.hub.keys("job/2"), ben.keys("job/2")) == ([], ["k"], ["k"])
+
+
+def test_nobody_brings_a_context_of_authors_for_whom_nobody_answers(network):
+    """Else a hub would answer for them when it starts again: they could wish records anywhere, and were never void."""
+    eve = network.device("eve", write=["job/1"])
+    eve.db.enter("job/1")
+    eve.write("job/1", "k")
+    with eve.db.replica.store.writing() as writer:
+        writer.account(writer.scope("job/1").id, Context.of([(NOBODY, 1, 5)]))
+    report = sync(eve, network.hub)[0]
+    assert [(one.scope, one.code) for one in report.refusals] == [("job/1", Reason.UNKNOWN_AUTHOR)]
+    assert network.hub.keys("job/1") == ["k"]  # what came stays
+    with network.hub.db.replica.store.reading() as reader:
+        assert not reader.context(reader.scope("job/1").id).covers(NOBODY, 1)
+    network.hub.membership.answer_for_others()
+    assert network.hub.membership.roll.devices_of(NOBODY) == set()
+
+
+def test_a_renewal_by_a_hub_that_has_not_heard_of_it_undoes_no_grant(network):
+    ada = network.device("ada", write=["job/*"])
+    old = network.hub.membership.roll.grant(ada.device)
+    narrow = network.hub.membership.grant(ada.device, read=["job/1"], days=1)
+    patterns = old.read, old.write, old.assign
+    network.hub.membership.say(Grant(ada.device, *patterns, old.until_ms + 1, old.renew_days, old.serial + 1))
+    assert network.hub.membership.roll.grant(ada.device) == narrow
+
+
+def test_who_dials_is_sent_on_to_nobody():
+    """Without TLS it would be off this machine that it sends everything."""
+
+    async def main():
+        came = []
+
+        async def elsewhere(connection):
+            came.append(connection)
+
+        async with websockets.asyncio.server.serve(elsewhere, "127.0.0.1", 0) as other:
+            there = f"ws://127.0.0.1:{other.sockets[0].getsockname()[1]}"
+
+            def send_on(connection, _request):
+                response = connection.respond(302, "")
+                response.headers["Location"] = there
+                return response
+
+            async with websockets.asyncio.server.serve(elsewhere, "127.0.0.1", 0, process_request=send_on) as first:
+                with pytest.raises(websockets.exceptions.InvalidStatus):
+                    await dial(f"ws://127.0.0.1:{first.sockets[0].getsockname()[1]}")
+        assert came == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost:9464", 200), ("127.0.0.1", 200), ("[::1]:9464", 200), ("web.example:9464", 403)]
+)
+def test_the_page_is_no_web_pages_own(tmp_path, host, status):
+    with fs.open(tmp_path / "hub.db", hub=True) as db, Hub(db.replica, page=("127.0.0.1", 0)) as hub:
+        connection = http.client.HTTPConnection(hub.page_url.removeprefix("http://"), timeout=30)
+        connection.request("GET", "/metrics", headers={"Host": host})
+        assert connection.getresponse().status == status
+        connection.close()
