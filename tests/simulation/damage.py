@@ -24,12 +24,13 @@ ONE_REMOVAL = "scope={} AND inc_author={} AND inc_seq={} AND inc_n={} AND author
 CHANGES = "SELECT scope, author, seq, seq FROM fs_change"
 ONE_CHANGE = "scope={} AND author={} AND seq={}"
 INTERVALS = "SELECT scope, author, low, high FROM fs_context"
+OTHER_FIRST_BYTE = "CAST(iif(substr({0}, 1, 1)=x'ff', x'00', x'ff')||substr({0}, 2) AS BLOB)"
 KINDS = {  # kind -> (how often, where there may be any, what is done to one)
-    "record": (6, ALL_RECORDS, "UPDATE fs_record_{} SET _cells=CAST(x'ff'||substr(_cells, 2) AS BLOB) WHERE _id={}"),
+    "record": (6, ALL_RECORDS, "UPDATE fs_record_{} SET _cells=" + OTHER_FIRST_BYTE.format("_cells") + " WHERE _id={}"),
     "record row": (3, ALL_RECORDS, "DELETE FROM fs_record_{} WHERE _id={}"),
     "column": (1, DECLARED, "UPDATE fs_record_{} SET status='damaged' WHERE _id={}"),
     "orphan": (1, "SELECT id FROM fs_orphan", "UPDATE fs_orphan SET cells=x'ff' WHERE id={}"),
-    "removal": (2, REMOVALS, "UPDATE fs_removal SET item=CAST(x'ff'||substr(item, 2) AS BLOB) WHERE " + ONE_REMOVAL),
+    "removal": (2, REMOVALS, "UPDATE fs_removal SET item=" + OTHER_FIRST_BYTE.format("item") + " WHERE " + ONE_REMOVAL),
     "removal row": (1, REMOVALS, "DELETE FROM fs_removal WHERE " + ONE_REMOVAL),
     "change": (1, CHANGES, "UPDATE fs_change SET entries=x'ff' WHERE " + ONE_CHANGE),
     "change row": (1, CHANGES, "DELETE FROM fs_change WHERE " + ONE_CHANGE),

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -127,7 +128,7 @@ class Lineage:
         self._check_once(done)
         for removal in done.removals():
             if removal.kills and (removal.scope, removal.name) not in removed:
-                self._moved(done, (removal.scope, removal.name), came)
+                self._moved(done, (removal.scope, removal.name), came, removed)
         for scope, collection, key in done.touched if done.is_owner else ():
             for row in done.after.rows.get(scope, ()):
                 name = canonical.encode([collection, key])
@@ -152,9 +153,12 @@ class Lineage:
 
     # --- moves ---
 
-    def _moved(self, done: Settled, place: Place, came: Came) -> None:
-        """A record was moved: note its heir, which has to hold what it held."""
+    def _moved(self, done: Settled, place: Place, came: Came, removed: set[Place]) -> None:
+        """A record was moved: note its heir, which has to hold what it held, but for what was removed too late."""
         row = done.before.row_of(place)
+        if row is not None:
+            left = {name: cells for name, cells in row.record.items() if (place[0], name) not in removed}
+            row = replace(row, record=left)
         is_late = row is not None and any((place[0], name) in came for name in row.record)
         if row is None or (wish_of(row) in (None, place[0]) and not is_late):
             return  # it came and went in this transaction; or was removed where it came from, longer ago than is asked
