@@ -7,7 +7,7 @@ from random import Random
 from bench import data, pairs
 from bench.peers import Fieldsync
 from bench.runner import Result, Target
-from fieldsync.session import Session
+from fieldsync.syncing.session import Session
 
 CONTENDERS = ("fieldsync",)
 NOTES = {

@@ -87,7 +87,7 @@ def _serve(contender: str, folder: Path, ours: Connection) -> None:
 def _import_all(contender: str) -> None:
     """What is imported at the first sync, beside the package."""
     if contender == "fieldsync":
-        import_module("fieldsync.websocket")
+        import_module("fieldsync.network.websocket")
         import_module("websockets.asyncio.client")
 
 

@@ -18,9 +18,9 @@ import fieldsync
 from bench import network
 from bench.link import OFFICE, converse
 from bench.runner import Result, Target, peak_mb
-from fieldsync.identity import Identity
-from fieldsync.keeper import Keeper, Plan
 from fieldsync.limits import WORKERS_MAX
+from fieldsync.network.keeper import Keeper, Plan
+from fieldsync.trust.identity import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,8 +10,9 @@ from typing import Any
 
 from bench import data
 from bench.runner import Result, Target
-from fieldsync import reconcile, record
+from fieldsync import record
 from fieldsync.context import Context
+from fieldsync.syncing import reconcile
 
 CONTENDERS = ("fieldsync", "memcpy")
 NOTES = {

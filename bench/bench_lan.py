@@ -11,7 +11,7 @@ from bench import data, network, pairs
 from bench.link import OFFICE, converse
 from bench.network import Member
 from bench.runner import Result
-from fieldsync.agent import Agent
+from fieldsync.network.agent import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from bench import data, pairs
 from bench.peers import SCOPE, Fieldsync
 from bench.runner import Result, Target
-from fieldsync import exchange, existence
-from fieldsync.reconcile import ITEM_BYTES, Asker, answer
+from fieldsync.syncing import exchange, existence
+from fieldsync.syncing.reconcile import ITEM_BYTES, Asker, answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bench import data, pairs
 from bench.runner import Result, Target
-from fieldsync.reconcile import Asker, Difference, Taker, answer, symbols, symbols_for
+from fieldsync.syncing.reconcile import Asker, Difference, Taker, answer, symbols, symbols_for
 
 CONTENDERS = ("fieldsync", "ranges")
 NOTES = {

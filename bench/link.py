@@ -21,11 +21,11 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from fieldsync.limits import FRAME_BYTES_MAX
-from fieldsync.session import Session
-from fieldsync.wire import trust_of
+from fieldsync.network.wire import trust_of
+from fieldsync.syncing.session import Session
 
 if TYPE_CHECKING:
-    from fieldsync.identity import Identity
+    from fieldsync.trust.identity import Identity
 
 SEGMENT_BYTES = 1_360  # of payload: a mobile network's 1,400 without the headers of TCP and IPv4
 WINDOW_SEGMENTS = 10

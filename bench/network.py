@@ -6,14 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from bench.peers import Fieldsync
-from fieldsync.enrolment import answer, enrol, invite
-from fieldsync.identity import Organisation
-from fieldsync.membership import membership_of
+from fieldsync.trust.enrolment import answer, enrol, invite
+from fieldsync.trust.identity import Organisation
+from fieldsync.trust.membership import membership_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fieldsync.identity import Identity
+    from fieldsync.trust.identity import Identity
 
 
 class Member(Fieldsync):

@@ -160,9 +160,9 @@ class Fieldsync:
 
     def give(self, other: Fieldsync) -> Delivery:
         """A session in memory, begun by the taker; the clock runs for frames of the giver's stream alone."""
-        from fieldsync import messages
-        from fieldsync.frames import Part, Stream
-        from fieldsync.session import Session
+        from fieldsync.syncing import messages
+        from fieldsync.syncing.frames import Part, Stream
+        from fieldsync.syncing.session import Session
 
         other.db.enter(*other.scopes)
         taker, giver = Session(other.db.replica, initiator=True), Session(self.db.replica, initiator=False)

@@ -11,16 +11,18 @@ from pathlib import Path
 import msgpack
 
 import fieldsync as fs
-from fieldsync import bundle, codec, existence, messages, reconcile, record
+from fieldsync import codec, record
+from fieldsync.bundles import bundle
 from fieldsync.context import Context
 from fieldsync.database import Database
-from fieldsync.memory import join
-from fieldsync.pairs import pair_id
 from fieldsync.replica import Replica, peer_id
-from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
 from fieldsync.sqlite.layout import dump_entries
 from fieldsync.store import Entry
+from fieldsync.syncing import existence, messages, reconcile
+from fieldsync.syncing.memory import join
+from fieldsync.syncing.pairs import pair_id
+from fieldsync.syncing.session import Session
 
 NOW_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
 SCOPE = "job/7"

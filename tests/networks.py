@@ -8,9 +8,9 @@ from contextlib import ExitStack
 import pytest
 
 import fieldsync as fs
-from fieldsync.enrolment import answer, enrol, invite
-from fieldsync.identity import Organisation
-from fieldsync.membership import membership_of
+from fieldsync.trust.enrolment import answer, enrol, invite
+from fieldsync.trust.identity import Organisation
+from fieldsync.trust.membership import membership_of
 
 WAIT_SECONDS = 40  # for what happens in the background; nothing here measures how fast
 

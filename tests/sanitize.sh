@@ -7,11 +7,12 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 
-mkdir -p "$copy/engine/fieldsync/_native"
+mkdir -p "$copy/engine/fieldsync/_native" "$copy/engine/fieldsync/syncing"
 cp -r "$root/native" "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$copy"
 cp "$root/engine/fieldsync/_native/__init__.py" "$copy/engine/fieldsync/_native"
-cp "$root/engine/fieldsync/errors.py" "$root/engine/fieldsync/limits.py" "$root/engine/fieldsync/reconcile.py" \
-    "$copy/engine/fieldsync"
+cp "$root/engine/fieldsync/errors.py" "$root/engine/fieldsync/limits.py" "$copy/engine/fieldsync"
+cp "$root/engine/fieldsync/syncing/__init__.py" "$root/engine/fieldsync/syncing/reconcile.py" \
+    "$copy/engine/fieldsync/syncing"
 echo '"""The kernels, and reconcile: what else the package imports has no place under the sanitizers."""' \
     > "$copy/engine/fieldsync/__init__.py"
 cd "$copy"

@@ -16,8 +16,8 @@ from tests.simulation.audit import audit
 import fieldsync as fs
 from fieldsync.database import Database
 from fieldsync.replica import Replica
-from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
+from fieldsync.syncing.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fieldsync.agenda import Agenda, Begin, Budget, Dial, Phase
 from fieldsync.limits import (
     DIALLING_MAX,
     PEERS_MAX,
@@ -18,6 +17,7 @@ from fieldsync.limits import (
     RETRY_SECONDS_MAX,
     SESSIONS_APART_SECONDS,
 )
+from fieldsync.network.agenda import Agenda, Begin, Budget, Dial, Phase
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import pytest
 from tests.networks import Network, eventually, fill, keys
 
 import fieldsync as fs
-from fieldsync import keeper
-from fieldsync.agenda import Budget
-from fieldsync.agent import Agent
-from fieldsync.membership import membership_of
+from fieldsync.network import keeper
+from fieldsync.network.agenda import Budget
+from fieldsync.network.agent import Agent
+from fieldsync.trust.membership import membership_of
 
 
 @pytest.fixture
@@ -25,8 +25,8 @@ def network(tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Backoff that tests can wait for."""
-    monkeypatch.setattr("fieldsync.agenda.RETRY_FIRST_SECONDS", 0.05)
-    monkeypatch.setattr("fieldsync.agenda.RETRY_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("fieldsync.network.agenda.RETRY_FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("fieldsync.network.agenda.RETRY_SECONDS_MAX", 0.2)
 
 
 @pytest.fixture
@@ -294,7 +294,7 @@ def test_a_sleep_is_noticed_by_any_clock():
 
 
 def test_a_hub_that_is_full_says_so(network, start, monkeypatch):
-    monkeypatch.setattr("fieldsync.server.SERVER_CONNECTIONS_MAX", 0)
+    monkeypatch.setattr("fieldsync.network.server.SERVER_CONNECTIONS_MAX", 0)
     server = network.serve()
     agent = start(*network.device("ada", "job/7"), hub=server.url)
     eventually(lambda: "too many connections" in agent.status.why_not)

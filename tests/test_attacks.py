@@ -16,11 +16,12 @@ from tests.networks import Network, eventually, fill, keys
 from tests.wires import Wire
 
 import fieldsync as fs
-from fieldsync import keeper, messages
-from fieldsync.agent import Agent
 from fieldsync.context import Context
-from fieldsync.exchange import Declaration
-from fieldsync.frames import Declare, Hello
+from fieldsync.network import keeper
+from fieldsync.network.agent import Agent
+from fieldsync.syncing import messages
+from fieldsync.syncing.exchange import Declaration
+from fieldsync.syncing.frames import Declare, Hello
 
 NOTHING_HELD = messages.encode(Declare(0, Declaration(Context(), Context(), [])))
 HELLO = messages.encode(Hello(bytes(16), 0, False, [("job/7", bytes(8))]))
@@ -34,8 +35,8 @@ def network(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("fieldsync.agenda.RETRY_FIRST_SECONDS", 0.02)
-    monkeypatch.setattr("fieldsync.agenda.RETRY_SECONDS_MAX", 0.05)
+    monkeypatch.setattr("fieldsync.network.agenda.RETRY_FIRST_SECONDS", 0.02)
+    monkeypatch.setattr("fieldsync.network.agenda.RETRY_SECONDS_MAX", 0.05)
 
 
 def port_of(server):
@@ -57,9 +58,9 @@ def plain(network):
 def impatient(monkeypatch, seconds):
     """Connections that are made meanwhile are given up when nothing comes for so long."""
     with monkeypatch.context() as patch:
-        patch.setattr("fieldsync.server.IDLE_SECONDS_MAX", seconds)
-        patch.setattr("fieldsync.wire.CLOSE_SECONDS_MAX", 0.1)
-        patch.setattr("fieldsync.line.CLOSE_SECONDS_MAX", 0.1)
+        patch.setattr("fieldsync.network.server.IDLE_SECONDS_MAX", seconds)
+        patch.setattr("fieldsync.network.wire.CLOSE_SECONDS_MAX", 0.1)
+        patch.setattr("fieldsync.network.line.CLOSE_SECONDS_MAX", 0.1)
         yield
 
 
@@ -83,7 +84,7 @@ def test_an_agent_goes_on_after_cuts_at_any_byte(network, seed):
 
 def test_a_link_that_goes_silent_is_given_up_and_made_anew(network, monkeypatch):
     for name, seconds in (("PING_SECONDS", 0.1), ("IDLE_SECONDS_MAX", 0.2), ("CLOSE_SECONDS_MAX", 0.1)):
-        monkeypatch.setattr(f"fieldsync.wire.{name}", seconds)
+        monkeypatch.setattr(f"fieldsync.network.wire.{name}", seconds)
     server = network.serve()
     device, identity = network.device("ada", "job/7")
     with Wire(port_of(server)) as wire, Agent(device, hub=f"wss://127.0.0.1:{wire.port}", identity=identity) as agent:
@@ -97,8 +98,8 @@ def test_a_link_that_goes_silent_is_given_up_and_made_anew(network, monkeypatch)
 
 
 def test_after_a_sleep_dead_links_are_found_at_once(network, monkeypatch):
-    monkeypatch.setattr("fieldsync.keeper.PROBE_SECONDS", 0.1)
-    monkeypatch.setattr("fieldsync.wire.CLOSE_SECONDS_MAX", 0.1)
+    monkeypatch.setattr("fieldsync.network.keeper.PROBE_SECONDS", 0.1)
+    monkeypatch.setattr("fieldsync.network.wire.CLOSE_SECONDS_MAX", 0.1)
     server = network.serve()
     device, identity = network.device("ada", "job/7")
     with Wire(port_of(server)) as wire, Agent(device, hub=f"wss://127.0.0.1:{wire.port}", identity=identity) as agent:
@@ -125,7 +126,7 @@ def test_a_clock_that_jumps_wakes_the_agent(network, monkeypatch):
 
 
 def test_a_request_that_drips_is_cut(network, monkeypatch):
-    monkeypatch.setattr("fieldsync.server.CONNECT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("fieldsync.network.server.CONNECT_SECONDS_MAX", 0.2)
     with plain(network) as server, socket.create_connection(("127.0.0.1", port_of(server))) as drip:
         drip.sendall(b"GET / HTTP/1.1\r\nHost")
         drip.settimeout(20)
@@ -134,7 +135,7 @@ def test_a_request_that_drips_is_cut(network, monkeypatch):
 
 
 def test_a_handshake_that_is_not_gone_on_with_is_cut(network, monkeypatch):
-    monkeypatch.setattr("fieldsync.server.CONNECT_SECONDS_MAX", 0.2)
+    monkeypatch.setattr("fieldsync.network.server.CONNECT_SECONDS_MAX", 0.2)
     server = network.serve()
     with socket.create_connection(("127.0.0.1", port_of(server))) as silent:
         silent.settimeout(20)

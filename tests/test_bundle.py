@@ -9,11 +9,12 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import open_replica, state
 
-from fieldsync import bundle, giving, messages
+from fieldsync.bundles import bundle
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, NotFound
-from fieldsync.frames import Bye, Packed, Stream
+from fieldsync.syncing import giving, messages
+from fieldsync.syncing.frames import Bye, Packed, Stream
 
 
 @pytest.fixture
@@ -229,7 +230,7 @@ def test_a_frame_that_claims_to_be_huge_is_refused(replicas):
 
 def test_a_packed_scope_has_no_place_in_a_session(replicas, databases):
     from fieldsync.errors import ProtocolError
-    from fieldsync.session import Session
+    from fieldsync.syncing.session import Session
 
     fill(databases["a"], 1)
     session = Session(replicas["b"], initiator=False)

@@ -8,9 +8,10 @@ from datetime import timedelta
 import pytest
 from tests.test_membership import Network, sync
 
-from fieldsync import messages, trust
 from fieldsync.context import Context
-from fieldsync.frames import Declare
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Declare
+from fieldsync.trust import rights as trust
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def claiming(dots):
 def lied_to(three, monkeypatch):
     """Eve has claimed all that ada has written in either scope, and ever will."""
     hub, ada, eve = three
-    monkeypatch.setattr("fieldsync.eager.offer", lambda *_: None)  # so that she declares
+    monkeypatch.setattr("fieldsync.syncing.eager.offer", lambda *_: None)  # so that she declares
     eve.write("job/1", "bait")
     everything = Context.of((author_of(ada, scope), 1, 1 << 40) for scope in ("job/1", "job/2"))
     report, _, _ = sync(eve, hub, claiming(everything))
@@ -97,7 +98,7 @@ def test_what_she_claims_of_a_scope_that_she_may_not_write_counts_for_nothing(li
 def test_between_devices_a_claim_counts_as_far(three, monkeypatch):
     """Ada hears it from eve herself: own changes that eve claims stay where they are, and still go to the hub."""
     hub, ada, eve = three
-    monkeypatch.setattr("fieldsync.eager.offer", lambda *_: None)
+    monkeypatch.setattr("fieldsync.syncing.eager.offer", lambda *_: None)
     sync(eve, ada, claiming(Context.of([(author_of(ada, "job/1"), 1, 1 << 40)])))
     assert {held.name: held.pending for held in ada.db.scopes()}["job/1"] > 0  # who is no hub promises nothing
     sync(ada, hub)

@@ -16,7 +16,7 @@ import fieldsync as fs
 from fieldsync import cli
 from fieldsync.device import Device
 from fieldsync.samples import find_flights
-from fieldsync.trust import CONTROL
+from fieldsync.trust.rights import CONTROL
 
 COMMANDS = [
     *("load", "serve", "agent", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why"),
@@ -168,15 +168,15 @@ def test_bundles_go_by_hand(load, run, tmp_path):
 
 def enrol(hub, folder, write):
     """A device that was admitted without a network."""
-    from fieldsync import enrolment
+    from fieldsync.trust import enrolment
 
     code = enrolment.invite(hub, folder.name, "wss://here", seconds=60, write=write).code
     enrolment.enrol(code, folder, lambda _, request: enrolment.answer(hub, request))
 
 
 def test_bundles_of_an_organisation_are_sealed(run, tmp_path):
-    from fieldsync.identity import Identity
-    from fieldsync.membership import membership_of
+    from fieldsync.trust.identity import Identity
+    from fieldsync.trust.membership import membership_of
 
     hub, ada, path, left = (tmp_path / name for name in ("hub", "ada", "orders.bundle", "left.bundle"))
     assert run("org", "create", tmp_path / "org", "--name", "Acme")[0] == 0

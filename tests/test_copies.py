@@ -17,7 +17,7 @@ from tests.talking import state
 
 import fieldsync as fs
 from fieldsync import copies
-from fieldsync.memory import join
+from fieldsync.syncing.memory import join
 
 SIDES = ("", "-wal", "-shm")
 

@@ -18,9 +18,11 @@ from tests.simulation.stage import nothing_to_mend
 from tests.simulation.world import OWNER, Order, World
 from tests.talking import Talk
 
-from fieldsync import bundle, giving, texts
+from fieldsync import texts
+from fieldsync.bundles import bundle
 from fieldsync.errors import NotDelivered
-from fieldsync.memory import join
+from fieldsync.syncing import giving
+from fieldsync.syncing.memory import join
 
 DECLARE, STREAM, SKETCH = 2, 3, 8
 SCOPE, YEAR_MS = "job/1", 31_557_600_000

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 from tests.networks import Network, eventually, fill, keys
 
-from fieldsync import discovery
-from fieldsync.agent import Agent
-from fieldsync.discovery import Discovery, addresses_of, is_ours, mark
+from fieldsync.network import discovery
+from fieldsync.network.agent import Agent
+from fieldsync.network.discovery import Discovery, addresses_of, is_ours, mark
 
 
 def records(organisation, salt=b"0123456789abcdef", **other):
@@ -94,7 +94,7 @@ def test_devices_hear_of_each_other_and_of_no_others(local):
 
 def test_agents_find_each_other_and_sync(local, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "fieldsync.discovery.Discovery.__init__",
+        "fieldsync.network.discovery.Discovery.__init__",
         lambda self, *arguments, real=Discovery.__init__: real(self, *arguments, interfaces=local),
     )
     with Network(tmp_path) as network:

@@ -11,16 +11,17 @@ from tests.test_membership import Node, sync
 from typer.testing import CliRunner
 
 import fieldsync as fs
-from fieldsync import codec, enrolment
+from fieldsync import codec
 from fieldsync.cli import app
-from fieldsync.desk import Desk, ask
-from fieldsync.enrolment import Invite, answer, enrol, invite
 from fieldsync.errors import ConnectionFailed, IdentityError
-from fieldsync.identity import Identity, Organisation, Peer
-from fieldsync.membership import membership_of
-from fieldsync.signing import public_of
-from fieldsync.statements import Grant, Hub, Issuer, Member
-from fieldsync.trust import CONTROL
+from fieldsync.trust import enrolment
+from fieldsync.trust.desk import Desk, ask
+from fieldsync.trust.enrolment import Invite, answer, enrol, invite
+from fieldsync.trust.identity import Identity, Organisation, Peer
+from fieldsync.trust.membership import membership_of
+from fieldsync.trust.rights import CONTROL
+from fieldsync.trust.signing import public_of
+from fieldsync.trust.statements import Grant, Hub, Issuer, Member
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_a_code_makes_a_device(hub, tmp_path):
 
 
 def enrolment_read(data):
-    from fieldsync.statements import read
+    from fieldsync.trust.statements import read
 
     return read(data).statement
 

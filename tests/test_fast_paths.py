@@ -9,13 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fieldsync as fs
-from fieldsync import giving
 from fieldsync._native import numbers
 from fieldsync.apply import _runs, compress, expand
 from fieldsync.collection import Collection
 from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded
 from fieldsync.store import Entry
+from fieldsync.syncing import giving
 from fieldsync.transaction import check_names
 
 ANY = st.one_of(

@@ -282,7 +282,7 @@ def test_a_full_disk_undoes_a_transaction_whole(tmp_path):
 
 
 def test_a_full_disk_in_a_sync_costs_nothing_that_landed(tmp_path, monkeypatch):
-    monkeypatch.setattr("fieldsync.giving.CHUNK_CELLS_TARGET", 40)
+    monkeypatch.setattr("fieldsync.syncing.giving.CHUNK_CELLS_TARGET", 40)
     with fs.open(tmp_path / "a.db") as db, fs.open(tmp_path / "b.db") as other:
         for number in range(20):
             with db.write() as tx:

@@ -7,12 +7,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fieldsync import codec, statements
+from fieldsync import codec
 from fieldsync.errors import DecodeError, LimitExceeded
-from fieldsync.grants import Roll, covers
-from fieldsync.signing import id_of, public_of
-from fieldsync.statements import Assignment, Author, Grant, Hub, Issuer, Member, Revocation
-from fieldsync.trust import CONTROL, Reason
+from fieldsync.trust import statements
+from fieldsync.trust.grants import Roll, covers
+from fieldsync.trust.rights import CONTROL, Reason
+from fieldsync.trust.signing import id_of, public_of
+from fieldsync.trust.statements import Assignment, Author, Grant, Hub, Issuer, Member, Revocation
 
 KEYS = {
     name: Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32, b"\0"))

@@ -4,14 +4,14 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import Talk, check_usable, open_replica, state
 
-from fieldsync import messages
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, NotDelivered, ProtocolError, SyncError
-from fieldsync.exchange import Declaration
-from fieldsync.frames import Again, Bye, Declare, Differ, Eager, Forgotten, Hello
 from fieldsync.limits import EAGER_CELLS_MAX
-from fieldsync.session import Session
+from fieldsync.syncing import messages
+from fieldsync.syncing.exchange import Declaration
+from fieldsync.syncing.frames import Again, Bye, Declare, Differ, Eager, Forgotten, Hello
+from fieldsync.syncing.session import Session
 
 HELLO, DECLARE, BYE, AGAIN, EAGER, DIFFER, FORGOTTEN = 1, 2, 5, 11, 12, 13, 14
 SCOPES = [f"territory/{number:02}" for number in range(50)]

@@ -12,12 +12,9 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_replica, record_talk, state
 
-from fieldsync import existence, giving, messages, parting, reconcile
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, DigestMismatch, FieldsyncError, ProtocolError
-from fieldsync.exchange import Declaration
-from fieldsync.frames import Answer, Ask, Declare, Sketch, Stream, Want
 from fieldsync.limits import (
     CHUNK_RAW_BYTES_MAX,
     FRAME_BYTES_MAX,
@@ -28,8 +25,11 @@ from fieldsync.limits import (
     SKETCH_SYMBOLS_MAX,
 )
 from fieldsync.rebuild import rebuild
-from fieldsync.reconcile import SYMBOL_BYTES
-from fieldsync.session import Session
+from fieldsync.syncing import existence, giving, messages, parting, reconcile
+from fieldsync.syncing.exchange import Declaration
+from fieldsync.syncing.frames import Answer, Ask, Declare, Sketch, Stream, Want
+from fieldsync.syncing.reconcile import SYMBOL_BYTES
+from fieldsync.syncing.session import Session
 
 DECLARE, STREAM, SETTLED, WANT, SKETCH, ASK, ANSWER, PART = 2, 3, 4, 7, 8, 9, 10, 16
 BYE, AGAIN, EAGER, DIFFER = 5, 11, 12, 13

@@ -13,12 +13,12 @@ import pytest
 from tests.networks import Network, eventually, fill
 
 import fieldsync as fs
-from fieldsync.desk import ask
-from fieldsync.enrolment import enrol, invite
 from fieldsync.errors import IdentityError
-from fieldsync.hub import Hub, JsonLines
-from fieldsync.membership import membership_of
-from fieldsync.metrics import Metric, one, render
+from fieldsync.network.hub import Hub, JsonLines
+from fieldsync.network.metrics import Metric, one, render
+from fieldsync.trust.desk import ask
+from fieldsync.trust.enrolment import enrol, invite
+from fieldsync.trust.membership import membership_of
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_logs_are_lines_of_json(network, hub):
 def test_it_trims_though_no_session_ends(network, monkeypatch):
     tidied = []
     monkeypatch.setattr(network.hub.replica, "tidy", lambda: tidied.append(1))
-    monkeypatch.setattr("fieldsync.hub.TIDY_SECONDS", 0.01)
+    monkeypatch.setattr("fieldsync.network.hub.TIDY_SECONDS", 0.01)
     with Hub(network.hub.replica, identity=network.hub_identity):
         eventually(lambda: len(tidied) > 2)
 

@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fieldsync import certificates
-from fieldsync.certificates import Role
 from fieldsync.errors import IdentityError
-from fieldsync.identity import Identity, Organisation, Peer, pinning_context
-from fieldsync.signing import id_of, is_signed, public_of
+from fieldsync.trust import certificates
+from fieldsync.trust.certificates import Role
+from fieldsync.trust.identity import Identity, Organisation, Peer, pinning_context
+from fieldsync.trust.signing import id_of, is_signed, public_of
 
 YEAR_MS = 365 * 86_400_000
 

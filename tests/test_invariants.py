@@ -19,9 +19,9 @@ from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import NotDelivered
 from fieldsync.limits import DRIFT_MS_MAX
-from fieldsync.memory import join
 from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
+from fieldsync.syncing.memory import join
 
 SCOPE = "job/1"
 seeds = st.integers(0, 2**32 - 1)

@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 import fieldsync as fs
-from fieldsync import bundle
+from fieldsync.bundles import bundle
 from fieldsync.database import Database
 from fieldsync.errors import NotDelivered
 from fieldsync.leaving import pending

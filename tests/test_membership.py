@@ -8,17 +8,17 @@ import pytest
 from tests.test_identity import admit
 
 import fieldsync as fs
-from fieldsync import control, statements
-from fieldsync.certificates import encode
 from fieldsync.database import Database
 from fieldsync.errors import DataError, DecodeError, IdentityError
-from fieldsync.identity import Identity, Organisation, Peer
-from fieldsync.membership import DAY_MS, membership_of
 from fieldsync.replica import Replica
-from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteStore
-from fieldsync.statements import Author, Grant, Member
-from fieldsync.trust import CONTROL, Reason
+from fieldsync.syncing.session import Session
+from fieldsync.trust import control, statements
+from fieldsync.trust.certificates import encode
+from fieldsync.trust.identity import Identity, Organisation, Peer
+from fieldsync.trust.membership import DAY_MS, membership_of
+from fieldsync.trust.rights import CONTROL, Reason
+from fieldsync.trust.statements import Author, Grant, Member
 
 NOW_MS = 1_700_000_000_000
 

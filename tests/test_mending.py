@@ -10,13 +10,15 @@ from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Order, Talk, check_usable, hands, open_replica, state
 
 import fieldsync as fs
-from fieldsync import limits, messages, reconcile, rounds, session, trust, verify
+from fieldsync import limits, verify
 from fieldsync.database import Database
 from fieldsync.errors import DigestMismatch, ProtocolError
-from fieldsync.frames import Want
 from fieldsync.limits import LOOK_PAUSE_MS, ROUNDS_MAX
 from fieldsync.rebuild import rebuild
-from fieldsync.report import Mended
+from fieldsync.syncing import messages, reconcile, rounds, session
+from fieldsync.syncing.frames import Want
+from fieldsync.syncing.report import Mended
+from fieldsync.trust import rights as trust
 
 DECLARE, STREAM, SETTLED, WANT, SKETCH, ASK, ANSWER = 2, 3, 4, 7, 8, 9, 10
 KEYS = ["o-0", "o-1", "o-2", "o-3", "o-4", "o-5"]
@@ -331,7 +333,7 @@ def test_a_session_that_is_cut_anywhere_is_gone_on_with(tmp_path):
 def test_a_large_difference_is_found_by_ranges(peers, monkeypatch):
     for module in (reconcile, limits):
         monkeypatch.setattr(module, "SKETCH_SYMBOLS_MAX", 2)
-    monkeypatch.setattr("fieldsync.existence.SKETCH_SYMBOLS_MAX", 2)
+    monkeypatch.setattr("fieldsync.syncing.existence.SKETCH_SYMBOLS_MAX", 2)
     alter(peers.a, "o-0", "o-1", "o-2", "o-3")
     settle(peers.a)
     reports = peers.sync()

@@ -8,12 +8,12 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import Talk, check_usable, open_replica, state
 
-from fieldsync import giving, messages, parting
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, ProtocolError
-from fieldsync.exchange import declare
-from fieldsync.frames import Begun, Declare, Part, Stream
 from fieldsync.limits import BEGUN_CHUNKS_MAX, FRAME_BYTES_MAX
+from fieldsync.syncing import giving, messages, parting
+from fieldsync.syncing.exchange import declare
+from fieldsync.syncing.frames import Begun, Declare, Part, Stream
 
 DECLARE, STREAM, PART = 2, 3, 16
 RECORDS = 60

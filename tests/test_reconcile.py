@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.canonical import siphash
 
-from fieldsync import limits, reconcile
+from fieldsync import limits
 from fieldsync._native import sketch
 from fieldsync.errors import DecodeError
-from fieldsync.reconcile import Asker, Difference, Taker, answer, each, symbols, symbols_for
+from fieldsync.syncing import reconcile
+from fieldsync.syncing.reconcile import Asker, Difference, Taker, answer, each, symbols, symbols_for
 
 ALL = 2**64 - 1
 KEY = bytes(range(16))

@@ -5,9 +5,10 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import Order, Talk, open_replica, state
 
-from fieldsync import giving, trust
 from fieldsync.database import Database
-from fieldsync.session import Session
+from fieldsync.syncing import giving
+from fieldsync.syncing.session import Session
+from fieldsync.trust import rights as trust
 
 SCOPE = "job/1"
 HELLO, SETTLED = 1, 4

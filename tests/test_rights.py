@@ -10,10 +10,10 @@ from tests.test_membership import Network, sync
 
 import fieldsync as fs
 from fieldsync.context import Context
-from fieldsync.hub import Hub
-from fieldsync.statements import Grant
-from fieldsync.trust import Reason
-from fieldsync.wire import dial
+from fieldsync.network.hub import Hub
+from fieldsync.network.wire import dial
+from fieldsync.trust.rights import Reason
+from fieldsync.trust.statements import Grant
 
 NOBODY = b"nobody's"
 

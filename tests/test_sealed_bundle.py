@@ -7,21 +7,23 @@ import pytest
 from tests.test_identity import admit
 from tests.test_membership import NOW_MS, Network, Node, sync
 
-from fieldsync import bundle, enrolment, messages, parcel, sealed_bundle, sealing
-from fieldsync.certificates import encode
+from fieldsync.bundles import bundle, parcel, sealed_bundle, sealing
+from fieldsync.bundles.sealing import Seal
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, IdentityError
-from fieldsync.frames import Stream
-from fieldsync.identity import Organisation
 from fieldsync.limits import DEVICE_YEARS
-from fieldsync.membership import DAY_MS
 from fieldsync.replica import Replica
-from fieldsync.sealing import Seal
-from fieldsync.signing import public_of
 from fieldsync.sqlite import SQLiteStore
-from fieldsync.statements import Member
-from fieldsync.trust import CONTROL, Reason
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Stream
+from fieldsync.trust import enrolment
+from fieldsync.trust.certificates import encode
+from fieldsync.trust.identity import Organisation
+from fieldsync.trust.membership import DAY_MS
+from fieldsync.trust.rights import CONTROL, Reason
+from fieldsync.trust.signing import public_of
+from fieldsync.trust.statements import Member
 
 SCOPE = "job/1"
 

@@ -14,10 +14,11 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fieldsync import codec, sealing
+from fieldsync import codec
+from fieldsync.bundles import sealing
+from fieldsync.bundles.sealing import SEGMENT_BYTES, Seal, Unsealed
 from fieldsync.errors import DecodeError, IdentityError, LimitExceeded
-from fieldsync.sealing import SEGMENT_BYTES, Seal, Unsealed
-from fieldsync.signing import public_of
+from fieldsync.trust.signing import public_of
 
 ADA, BEN, EVE = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3))
 CHAIN = [b"a certificate", b"its issuer's"]

@@ -13,14 +13,14 @@ import pytest
 from tests.networks import Network, eventually, fill, keys
 
 import fieldsync as fs
-from fieldsync import line as line_module
-from fieldsync import lines as lines_module
-from fieldsync import server as server_module
-from fieldsync.line import Line
-from fieldsync.news import Known
-from fieldsync.session import Session
+from fieldsync.network import line as line_module
+from fieldsync.network import lines as lines_module
+from fieldsync.network import server as server_module
+from fieldsync.network.line import Line
+from fieldsync.network.news import Known
+from fieldsync.network.wire import dial, peer_of, trust_of
 from fieldsync.store import Pair
-from fieldsync.wire import dial, peer_of, trust_of
+from fieldsync.syncing.session import Session
 
 
 @pytest.fixture
@@ -258,7 +258,7 @@ def test_news_go_on_after_the_file_could_not_be_read(network, server, monkeypatc
     async def talk():
         async with open_line(server, device, identity) as line:
             await line.begin()
-            monkeypatch.setattr("fieldsync.lines.states", fail)
+            monkeypatch.setattr("fieldsync.network.lines.states", fail)
             await asyncio.to_thread(fill, network.hub, "job/7", "b")
             await soon(line.heard)
             await line.begin()

@@ -7,13 +7,13 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_replica, record_talk, state
 
-from fieldsync import giving, messages
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, ProtocolError, SyncError, VersionMismatch
-from fieldsync.exchange import Declaration
-from fieldsync.frames import Bye, Declare, Hello, Settled, Stream, Want
-from fieldsync.session import Session, refusal
+from fieldsync.syncing import giving, messages
+from fieldsync.syncing.exchange import Declaration
+from fieldsync.syncing.frames import Bye, Declare, Hello, Settled, Stream, Want
+from fieldsync.syncing.session import Session, refusal
 
 HELLO, DECLARE, STREAM, SETTLED, BYE = 1, 2, 3, 4, 5
 STRANGER = b"stranger"

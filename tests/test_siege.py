@@ -20,12 +20,12 @@ import websockets.sync.client
 from tests.networks import Network, eventually, fill, keys
 
 import fieldsync as fs
-from fieldsync import messages
 from fieldsync.changes import Chunk
-from fieldsync.frames import Stream
 from fieldsync.limits import CHUNK_RAW_BYTES_MAX, FRAME_BYTES_MAX
-from fieldsync.membership import membership_of
-from fieldsync.session import Session
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Stream
+from fieldsync.syncing.session import Session
+from fieldsync.trust.membership import membership_of
 
 CROWD = int(os.environ.get("FIELDSYNC_CROWD", "1000"))  # half-open connections at once
 HANDSHAKES = 200

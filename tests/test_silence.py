@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tests.talking import hands
 from tests.test_membership import Network, between, converse
 
-from fieldsync import messages
 from fieldsync.errors import DigestMismatch
-from fieldsync.frames import Declare, Eager, Part, Sketch, Stream
-from fieldsync.membership import DAY_MS
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Declare, Eager, Part, Sketch, Stream
+from fieldsync.trust.membership import DAY_MS
 
 SCOPES = tuple(f"{start}-{secret}" for start, secret in (("east", "quince"), ("west", "medlar"), ("north", "sorbus")))
 PATTERNS = ("east*", "west*", "north*")
@@ -180,7 +180,7 @@ def test_every_kind_of_frame_is_searched(tmp_path):
     assert {kind.__name__ for kind in (Declare, Eager, Part, Sketch, Stream)} | {"Again", "Hello"} <= history.kinds
 
 
-@pytest.mark.parametrize("place", ["fieldsync.greeting.Greeting._may_tell"])
+@pytest.mark.parametrize("place", ["fieldsync.syncing.greeting.Greeting._may_tell"])
 def test_the_search_notices(tmp_path, monkeypatch, place):
     monkeypatch.setattr(place, lambda *_: True)
     with pytest.raises(AssertionError):

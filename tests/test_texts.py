@@ -19,7 +19,7 @@ from fieldsync._native import update as kernel
 from fieldsync.documents import Document, Splice
 from fieldsync.edits import TextDraft
 from fieldsync.errors import LimitExceeded, SchemaError
-from fieldsync.trust import Reason
+from fieldsync.trust.rights import Reason
 from fieldsync.types import Kind
 
 SCOPE = "job/7"

@@ -12,7 +12,7 @@ import pytest
 from tests.networks import Network, eventually, fill
 from tests.test_namespaces import inside, join, made, running
 
-from fieldsync.hub import Hub
+from fieldsync.network.hub import Hub
 
 
 def tool(name):

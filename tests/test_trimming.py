@@ -15,10 +15,10 @@ from tests.simulation.inner import InnerChange, Op
 from tests.simulation.oracle import Truth
 from tests.talking import NOW_MS, Talk, check_usable, open_replica, state
 
-from fieldsync import existence, giving, reconcile
 from fieldsync.context import Context
 from fieldsync.database import Database
-from fieldsync.memory import join
+from fieldsync.syncing import existence, giving, reconcile
+from fieldsync.syncing.memory import join
 
 STREAM, WANT, SKETCH, ASK, ANSWER = 3, 7, 8, 9, 10
 SCOPE = "s"

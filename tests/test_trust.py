@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.test_membership import Network, between, converse, sync
 
-from fieldsync import changes, messages
+from fieldsync import changes
 from fieldsync.errors import FieldsyncError, ProtocolError
-from fieldsync.frames import Again, Answer, Declare, Eager, Part, Settled, Sketch, Stream
-from fieldsync.membership import DAY_MS
-from fieldsync.session import Session
-from fieldsync.trust import CONTROL, Reason, tell
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Again, Answer, Declare, Eager, Part, Settled, Sketch, Stream
+from fieldsync.syncing.session import Session
+from fieldsync.trust.membership import DAY_MS
+from fieldsync.trust.rights import CONTROL, Reason, tell
 
 SCOPES = ("job/1", "job/2", "prices")
 OF_A_SCOPE = (Declare, Part, Stream, Settled, Sketch, Answer)
@@ -140,7 +141,7 @@ def test_the_wire_notices_what_it_is_to_notice(tmp_path, monkeypatch):
     with in_the_clear():
         history = History(tmp_path, [{"read": ["job/1"]}, {}, {}])
         history.step("write", 0, "prices")
-        monkeypatch.setattr("fieldsync.greeting.Greeting._may_tell", lambda *_: True)
+        monkeypatch.setattr("fieldsync.syncing.greeting.Greeting._may_tell", lambda *_: True)
         with pytest.raises(AssertionError):
             history.step("sync", 1, 0)
         for node in history.nodes:

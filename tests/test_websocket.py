@@ -14,9 +14,10 @@ import websockets.sync.client
 import websockets.sync.server
 
 import fieldsync as fs
-from fieldsync import messages, wire
-from fieldsync import server as server_module
-from fieldsync.frames import Bye, Declare, Hello, Refusal
+from fieldsync.network import server as server_module
+from fieldsync.network import wire
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Bye, Declare, Hello, Refusal
 
 
 def open_fast(path):

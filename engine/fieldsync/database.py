@@ -19,24 +19,24 @@ from fieldsync.reading import Table
 from fieldsync.replica import Replica
 from fieldsync.schema import BaseRecord, Collection
 from fieldsync.sqlite import SQLiteStore
-from fieldsync.trust import CONTROL
+from fieldsync.trust.rights import CONTROL
 from fieldsync.writing import KEY_RANDOM_BITS, Transaction, new_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-    from fieldsync.bundle import BundleReport
+    from fieldsync.bundles.bundle import BundleReport
     from fieldsync.comparing import Comparison
     from fieldsync.describing import CollectionInfo
     from fieldsync.examine import VerifyReport
-    from fieldsync.identity import Identity
     from fieldsync.live import LiveText
     from fieldsync.loading import LoadReport
+    from fieldsync.network.server import Server
     from fieldsync.references import Followed
-    from fieldsync.report import Report
     from fieldsync.schema import Record, Snapshot
-    from fieldsync.server import Server
+    from fieldsync.syncing.report import Report
+    from fieldsync.trust.identity import Identity
 
 R = TypeVar("R", bound=BaseRecord)
 
@@ -79,7 +79,7 @@ def serve(database: Database, host: str = "127.0.0.1", port: int = 0, *, identit
 
     Without an identity there is no TLS, and only loopback addresses are served.
     """
-    from fieldsync.server import Server
+    from fieldsync.network.server import Server
 
     return Server(database.replica, host, port, identity=identity)
 
@@ -291,12 +291,12 @@ class Database(History):
             self._check_held(scopes)
         enough = _budget(max_bytes, max_seconds)
         if isinstance(peer, Database):
-            from fieldsync.memory import join
+            from fieldsync.syncing.memory import join
 
             return join(self.replica, peer.replica, scopes=scopes, progress=progress, enough=enough)
         if not isinstance(peer, str):
             raise TypeError(f"a peer is a Database or an address, not {type(peer).__name__}")
-        from fieldsync.websocket import connect
+        from fieldsync.network.websocket import connect
 
         return connect(
             self.replica, peer, scopes=scopes, timeout=timeout, progress=progress, enough=enough, identity=identity
@@ -321,7 +321,7 @@ class Database(History):
         None, to all that may read all the scopes. plaintext: it is not, though the database is an organisation's: for
         a device that has not enrolled yet. IdentityError where a reader may not read a scope, or has no known key.
         """
-        from fieldsync import bundle, parcel
+        from fieldsync.bundles import bundle, parcel
 
         self._check_held(list(scopes))
         names = list(scopes) or [scope.name for scope in self.scopes()]
@@ -346,7 +346,7 @@ class Database(History):
         identity: who this device is, for which a sealed bundle is opened; of it is taken what its writer may bring
         (report.refusals). plaintext: take one in that is not sealed, though the database is an organisation's.
         """
-        from fieldsync.parcel import read
+        from fieldsync.bundles.parcel import read
 
         return read(self.replica, path, identity=identity, plaintext=plaintext, progress=progress)
 

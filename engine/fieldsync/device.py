@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fieldsync
-from fieldsync import enrolment
-from fieldsync.desk import Desk, ask
 from fieldsync.errors import SyncError
-from fieldsync.identity import Identity
-from fieldsync.membership import membership_of
-from fieldsync.trust import CONTROL
+from fieldsync.trust import enrolment
+from fieldsync.trust.desk import Desk, ask
+from fieldsync.trust.identity import Identity
+from fieldsync.trust.membership import membership_of
+from fieldsync.trust.rights import CONTROL
 
 if TYPE_CHECKING:
-    from fieldsync.agent import Agent
-    from fieldsync.membership import Membership
-    from fieldsync.server import Server
+    from fieldsync.network.agent import Agent
+    from fieldsync.network.server import Server
+    from fieldsync.trust.membership import Membership
 
 END_SECONDS = 30
 INVITE_SECONDS = 600

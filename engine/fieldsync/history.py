@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from fieldsync.audit import AuditEntry
     from fieldsync.conflicts import Conflict, LateEdit
-    from fieldsync.refusals import RefusedChanges
     from fieldsync.schema import Record
     from fieldsync.trash import TrashEntry
+    from fieldsync.trust.refusals import RefusedChanges
     from fieldsync.why import Why
 
 
@@ -97,7 +97,7 @@ class History(Holder):
 
     def refused(self) -> list[RefusedChanges]:
         """What peers refused of the changes here, and why, scope by scope; they stay until somebody takes them."""
-        from fieldsync.refusals import entries
+        from fieldsync.trust.refusals import entries
 
         with self.replica.store.reading() as reader:
             return entries(reader)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
 
-    from fieldsync.bundle import BundleReport
-    from fieldsync.identity import Identity
+    from fieldsync.bundles.bundle import BundleReport
     from fieldsync.live import LiveText
     from fieldsync.replica import Replica
     from fieldsync.schema import Record
     from fieldsync.store import Reader, Scope
+    from fieldsync.trust.identity import Identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Holder:
         if escrow is None:
             self.replica.leave(list(scopes), lose_pending=lose_pending)
             return None
-        from fieldsync.escrow import leave_with_escrow
+        from fieldsync.bundles.escrow import leave_with_escrow
 
         return leave_with_escrow(
             self.replica,

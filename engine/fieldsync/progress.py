@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from fieldsync.bundle import BundleReport
+    from fieldsync.bundles.bundle import BundleReport
     from fieldsync.database import Database
     from fieldsync.loading import LoadReport
     from fieldsync.tables import Table

@@ -27,15 +27,15 @@ from fieldsync.recording import record_landed
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
-from fieldsync.trust import EVERYTHING, Rights, Trust, trust_all
+from fieldsync.trust.rights import EVERYTHING, Rights, Trust, trust_all
 from fieldsync.watch import Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
-    from fieldsync.membership import Membership
     from fieldsync.sqlite import SQLiteReader, SQLiteStore, SQLiteWriter
-    from fieldsync.taking import Taken
+    from fieldsync.syncing.taking import Taken
+    from fieldsync.trust.membership import Membership
 
 
 def peer_id(peer: str) -> bytes:

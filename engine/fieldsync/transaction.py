@@ -19,7 +19,7 @@ from fieldsync.limits import (
     KEY_BYTES_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
-from fieldsync.trust import CONTROL
+from fieldsync.trust.rights import CONTROL
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:

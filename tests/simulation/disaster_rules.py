@@ -9,12 +9,12 @@ from unittest.mock import patch
 
 from fieldsync import copies, verify
 from fieldsync.context import Context
-from fieldsync.greeting import Greeting
 from fieldsync.limits import SEQ_MAX
 from fieldsync.replica import Replica
-from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteWriter
-from fieldsync.trust import Trust
+from fieldsync.syncing.greeting import Greeting
+from fieldsync.syncing.session import Session
+from fieldsync.trust.rights import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

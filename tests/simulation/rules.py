@@ -13,14 +13,15 @@ from tests.simulation import cells
 from tests.simulation.disaster_rules import DISASTER_RULES
 from tests.simulation.moving_rules import MOVING_RULES
 
-from fieldsync import exchange, existence, giving, leaving, record, taking
+from fieldsync import leaving, record
 from fieldsync.changes import TakenChange
 from fieldsync.context import Context
 from fieldsync.limits import SEQ_MAX
-from fieldsync.session import Session
 from fieldsync.sqlite import SQLiteReader
+from fieldsync.syncing import exchange, existence, giving, taking
+from fieldsync.syncing.session import Session
 from fieldsync.transaction import LocalChange
-from fieldsync.trust import Trust
+from fieldsync.trust.rights import Trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

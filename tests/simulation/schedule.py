@@ -24,14 +24,16 @@ from tests.simulation.stage import Outcome, nothing_to_mend
 from tests.simulation.traffic import Traffic
 from tests.simulation.world import DECLARATIONS, World
 
-from fieldsync import bundle, exchange, giving, leaving, parting, texts
+from fieldsync import leaving, texts
+from fieldsync.bundles import bundle
 from fieldsync.context import Context
-from fieldsync.memory import join
+from fieldsync.syncing import exchange, giving, parting
+from fieldsync.syncing.memory import join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fieldsync.report import Report
+    from fieldsync.syncing.report import Report
 
 MINUTE, DAY, YEAR = 60_000, 86_400_000, 31_557_600_000
 OFFSETS_MS = [0, 0, 0, 0, 2_000, -MINUTE, 20 * MINUTE, -10 * YEAR, 10 * YEAR, 76 * YEAR]  # the last: the year 2100

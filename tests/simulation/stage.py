@@ -12,9 +12,9 @@ from tests.simulation.disk import Killed
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import Violation
 
-from fieldsync import mending
 from fieldsync.errors import DiskFull, NotDelivered
-from fieldsync.session import Session
+from fieldsync.syncing import mending
+from fieldsync.syncing.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
     from fieldsync.replica import Replica
-    from fieldsync.report import Mended, Report
+    from fieldsync.syncing.report import Mended, Report
 
 
 @dataclass

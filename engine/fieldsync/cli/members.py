@@ -16,7 +16,7 @@ from fieldsync.cli.terminal import add, console, group, say
 from fieldsync.limits import GRANT_DAYS
 
 if TYPE_CHECKING:
-    from fieldsync.statements import Grant
+    from fieldsync.trust.statements import Grant
 
 DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help="Its name or id; see `fieldsync devices`.")]
 Read = Annotated[list[str] | None, typer.Option(help='Scopes it may read, such as "job/*"; may be repeated.')]
@@ -54,7 +54,7 @@ def create(
     name: Annotated[str, typer.Option(help="The organisation's name.")],
 ) -> None:
     """Make an organisation. Whoever has its key can make hubs: keep it offline, with a copy in a safe."""
-    from fieldsync.identity import Organisation
+    from fieldsync.trust.identity import Organisation
 
     made = Organisation.create(folder, name, clock.now_ms())
     say(f"{name} ({made.id}): keep {folder} where nobody else gets at it; it is needed again for each new hub")
@@ -66,7 +66,7 @@ def init(
     name: Annotated[str, typer.Option(help="The hub's name.")],
 ) -> None:
     """Make a hub of an organisation."""
-    from fieldsync.identity import Organisation
+    from fieldsync.trust.identity import Organisation
 
     made = Organisation.load(org).create_hub(folder, name, clock.now_ms())
     say(f"{name} ({made.device}): its keys are in {folder}")
@@ -86,7 +86,7 @@ def invite(
     qr: Annotated[bool, typer.Option("--qr", help="Draw the code, too.")] = False,
 ) -> None:
     """Print a code with which one device can enrol, once."""
-    from fieldsync import enrolment
+    from fieldsync.trust import enrolment
 
     seconds = int(age(valid).total_seconds())
     rights = {"read": read or (), "write": write or (), "assign": assign or ()}
@@ -110,8 +110,8 @@ def enroll(
     folder: Annotated[Path, typer.Argument(help="A new folder, for this device's keys.")],
 ) -> None:
     """Make this a device of an organisation, by a code. Where the link is cut, the same command goes on."""
-    from fieldsync.desk import ask
-    from fieldsync.enrolment import enrol
+    from fieldsync.trust.desk import ask
+    from fieldsync.trust.enrolment import enrol
 
     made = enrol(code, folder, ask)
     say(f"enrolled as {made.name!r} ({made.device}): its keys are in {folder}")

@@ -83,7 +83,7 @@ def serve(
     json: Annotated[bool, typer.Option("--json", help="Log each session and each failure as a line of JSON.")] = False,
 ) -> None:
     """Serve a database to peers until interrupted. The file of an organisation's hub takes all scopes."""
-    from fieldsync.hub import Hub
+    from fieldsync.network.hub import Hub
 
     own = identity_of(identity)
     stop = _stopping()
@@ -158,7 +158,7 @@ def _stopping() -> threading.Event:
 
 
 def _log_json() -> None:
-    from fieldsync.hub import JsonLines
+    from fieldsync.network.hub import JsonLines
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())

@@ -15,8 +15,8 @@ import fieldsync
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fieldsync.identity import Identity
-    from fieldsync.membership import Membership
+    from fieldsync.trust.identity import Identity
+    from fieldsync.trust.membership import Membership
 
 UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
 
@@ -36,7 +36,7 @@ MaybeKeys = Annotated[
 
 def identity_of(folder: Path | None) -> Identity | None:
     """The identity of a folder, where one is named."""
-    from fieldsync.identity import Identity
+    from fieldsync.trust.identity import Identity
 
     return Identity.load(folder) if folder is not None else None
 
@@ -44,8 +44,8 @@ def identity_of(folder: Path | None) -> Identity | None:
 @contextmanager
 def opened_as(db: Path, keys: Path, *, hub: bool = False) -> Iterator[Membership]:
     """A database as this device's."""
-    from fieldsync.identity import Identity
-    from fieldsync.membership import membership_of
+    from fieldsync.trust.identity import Identity
+    from fieldsync.trust.membership import membership_of
 
     own = Identity.load(keys)
     with fieldsync.open(db, hub=hub) as database:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from fieldsync import clock, database
 from fieldsync.device import notes_beside
 from fieldsync.errors import IdentityError, SyncError
-from fieldsync.identity import Identity, Organisation
-from fieldsync.membership import membership_of
+from fieldsync.trust.identity import Identity, Organisation
+from fieldsync.trust.membership import membership_of
 
 if TYPE_CHECKING:
     from pathlib import Path

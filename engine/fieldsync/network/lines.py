@@ -1,0 +1,140 @@
+"""The open lines of one replica: at most one to each device; all hear of what changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from fieldsync.errors import ClosedError, FieldsyncError
+from fieldsync.limits import WATCH_POLL_SECONDS
+from fieldsync.network.news import News, states
+from fieldsync.network.wire import trust_of
+from fieldsync.trust.rights import CONTROL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fieldsync.network.line import Line
+    from fieldsync.network.news import States
+    from fieldsync.replica import Replica
+    from fieldsync.syncing.report import Report
+    from fieldsync.trust.identity import Identity
+    from fieldsync.trust.rights import Trust
+
+log = logging.getLogger("fieldsync")
+REPLACED = 4001  # the code with which a line is closed because the same two devices have another one
+
+
+class Lines:
+    """A registry. `spread` runs beside it and tells each line of news: a dialer begins a session, others are nudged."""
+
+    def __init__(self, replica: Replica, device: str | None = None) -> None:
+        """device: the own id, where peers have ids."""
+        self._replica = replica
+        self._device = device
+        self._open: dict[object, Line] = {}  # by device; by line where it has no id
+        self._commits: int | None = None  # of other processes, as of the last session
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __iter__(self) -> Iterator[Line]:
+        return iter(list(self._open.values()))
+
+    async def add(self, line: Line) -> bool:
+        """Take a new line in, or close it: of two between the same devices one counts."""
+        other = self._open.get(self._key(line))
+        if other is not None and not self._wins(line, other):
+            await line.close(REPLACED, "another connection of these two devices is open")
+            return False
+        self._open[self._key(line)] = line
+        if other is not None:
+            closing = asyncio.create_task(other.close(REPLACED, "another connection of these two devices took over"))
+            self._closing.add(closing)  # which takes a while where the peer is gone
+            closing.add_done_callback(self._closing.discard)
+        return True
+
+    def get(self, device: str) -> Line | None:
+        """The line to a device, if one is open."""
+        return self._open.get(device)
+
+    def has(self, device: str) -> bool:
+        """Whether a line to this device is open."""
+        return device in self._open
+
+    def remove(self, line: Line) -> None:
+        """Forget a line that has ended."""
+        if self._open.get(self._key(line)) is line:
+            del self._open[self._key(line)]
+
+    @staticmethod
+    def _key(line: Line) -> object:
+        return line.peer.device if line.peer is not None else line
+
+    def _wins(self, line: Line, other: Line) -> bool:
+        """Whether a new line replaces another one of the same devices; both ends judge alike."""
+        if line.is_dialer == other.is_dialer or line.peer is None or self._device is None:
+            return not line.is_dialer  # its older one is dead, or the peer would not have dialled again
+        dialler = self._device if line.is_dialer else line.peer.device
+        return dialler == min(self._device, line.peer.device)
+
+    async def close(self) -> None:
+        """End all lines."""
+        await asyncio.gather(*(line.close(1001, "going away") for line in self), return_exceptions=True)
+
+    async def spread(self) -> None:
+        """Tell of what changes, until cancelled."""
+        news = News(self._replica)
+        try:
+            while True:
+                try:
+                    names = await news.next()
+                    now = await asyncio.to_thread(states, self._replica, names)
+                except ClosedError:
+                    return
+                except FieldsyncError as error:
+                    log.warning("news cannot be read", extra={"fields": {"error": str(error)}})
+                    await asyncio.sleep(WATCH_POLL_SECONDS)
+                    news.add(None)
+                else:
+                    self._spread(names, now)
+        finally:
+            news.close()
+
+    def _spread(self, names: set[str] | None, now: States) -> None:
+        for line in self:
+            if line.is_busy:
+                line.miss(names)
+            else:
+                self._tell(line, now)
+
+    def prepare(self, line: Line, identity: Identity | None) -> Trust | None:
+        """Before a session, in a thread: what the peer may do in it. IdentityError where it may hold none."""
+        commits = self._replica.store.foreign_commits()
+        if identity is not None and commits != self._commits:
+            from fieldsync.trust.membership import membership_of
+
+            self._commits = commits
+            membership_of(self._replica, identity).answer_for_others()
+        line.trust = trust_of(self._replica, identity, line.peer)
+        line.control = states(self._replica, [CONTROL])
+        return line.trust
+
+    async def catch_up(self, line: Line, report: Report) -> None:
+        """After a session: tell of what changed while it was held, and try again what was refused for want of news."""
+        missed, line.missed = line.missed, set()
+        if report.refusals and line.control != await asyncio.to_thread(states, self._replica, [CONTROL]):
+            line.stir()  # who they are and what they may, both know better now
+        elif missed is None or missed:
+            self._tell(line, await asyncio.to_thread(states, self._replica, missed))
+
+    def _tell(self, line: Line, now: States) -> None:
+        if line.known is not None and any(_may_hear(line, name) for name in line.known.lacks(now)):
+            line.stir()
+
+
+def _may_hear(line: Line, scope: str) -> bool:
+    """Who may not read a scope is not told that it changes; who is out shall hear of that."""
+    return scope == CONTROL or line.trust is None or not line.trust.rights.why_not_read(scope)

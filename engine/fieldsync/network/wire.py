@@ -1,0 +1,166 @@
+"""Connections: which addresses may be dialled and served, with which certificates, and the settings of WebSocket."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from fieldsync.errors import FieldsyncError, MissingDependency, SyncError
+from fieldsync.limits import (
+    CLOSE_SECONDS_MAX,
+    CONNECT_SECONDS_MAX,
+    FRAME_BYTES_MAX,
+    IDLE_SECONDS_MAX,
+    PING_SECONDS,
+)
+
+if TYPE_CHECKING:
+    from fieldsync.replica import Replica
+    from fieldsync.trust.identity import Identity, Peer
+    from fieldsync.trust.rights import Trust
+
+QUEUE_FRAMES_MAX = 4  # frames buffered of a connection; then its sender has to wait
+
+
+class Address(NamedTuple):
+    """A WebSocket address in its parts."""
+
+    host: str
+    port: int | None
+    is_secure: bool
+
+
+def websockets() -> Any:
+    """The package, imported late; MissingDependency."""
+    try:
+        import websockets.asyncio.client
+        import websockets.asyncio.server
+        import websockets.exceptions
+    except ImportError:
+        raise MissingDependency("syncing over a network needs the package websockets: pip install websockets") from None
+    return websockets
+
+
+def link_errors() -> tuple[type[Exception], ...]:
+    """What says that a connection failed or was cut, and not that anybody did wrong."""
+    return (OSError, TimeoutError, websockets().exceptions.WebSocketException)
+
+
+def local_addresses() -> list[str]:
+    """The addresses under which other machines may reach this one now. They change with its networks."""
+    import ifaddr  # which zeroconf brings
+
+    found: list[str] = []
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            host, scope = (ip.ip, 0) if isinstance(ip.ip, str) else (ip.ip[0], adapter.index or 0)
+            if not ipaddress.ip_address(host).is_loopback and _is_usable(host, scope):
+                found.append(host)
+    return found
+
+
+def _is_usable(host: str, scope: int) -> bool:
+    """Whether an address can be bound to: one of IPv6 is there for a second or two before it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((host, 0, 0, scope) if ":" in host else (host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens; "" is every address of this machine, of IPv6 and IPv4 with one port. OSError."""
+    if host:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address, family=family, backlog=100)
+    if socket.has_dualstack_ipv6():
+        return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+    return socket.create_server(("", port), backlog=100)
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What may end one connection and must end nothing else."""
+    return (FieldsyncError, *link_errors())
+
+
+def check_loopback(host: str) -> None:
+    """SyncError unless a host is this machine: without TLS nothing may leave it."""
+    try:
+        is_local = host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        is_local = False
+    if not is_local:
+        raise SyncError(f"{host!r} is not a loopback address, and without TLS nothing may leave this machine")
+
+
+def parse(address: str) -> Address:
+    """The parts of an address that can be dialled; SyncError if it is none."""
+    try:
+        parts = urlsplit(address)
+        if parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0:
+            return Address(parts.hostname, parts.port, parts.scheme == "wss")
+    except ValueError:
+        pass
+    raise SyncError(f'{address!r} is not an address such as "wss://hub.example.org:8765"')
+
+
+def check_address(address: str, identity: Identity | None) -> None:
+    """SyncError unless an address may be dialled by a device of that identity: with TLS, or on this machine."""
+    parts = parse(address)
+    if not parts.is_secure:
+        check_loopback(parts.host)
+    elif identity is None:
+        raise SyncError(f"{address}: TLS needs an identity: enroll this device, and pass identity=")
+
+
+def settings() -> dict[str, Any]:
+    """What both sides ask of WebSocket: no compression, bounded frames, few of them waiting, and pings."""
+    return {
+        "compression": None,
+        "max_size": FRAME_BYTES_MAX,
+        "max_queue": QUEUE_FRAMES_MAX,
+        "ping_interval": PING_SECONDS,
+        "ping_timeout": IDLE_SECONDS_MAX,
+        "close_timeout": CLOSE_SECONDS_MAX,
+    }
+
+
+async def dial(address: str, identity: Identity | None = None, *, seconds: float = CONNECT_SECONDS_MAX) -> Any:
+    """Connect, with TLS for wss://; SyncError where that may not be, or OSError and its like where it fails."""
+    check_address(address, identity)
+    parts = parse(address)
+    secure: dict[str, Any] = {}
+    if identity is not None and parts.is_secure:
+        secure = {"ssl": identity.client_context(), "server_hostname": parts.host.partition("%")[0]}
+    return await _connect()(address, **settings(), open_timeout=min(seconds, CONNECT_SECONDS_MAX), proxy=None, **secure)
+
+
+def _connect() -> Any:
+    """What connects to the address that it is given, and to none that who answers there names in its place."""
+
+    class Direct(websockets().asyncio.client.connect):  # type: ignore[misc]
+        def process_redirect(self, exc: Exception) -> Exception:
+            return exc
+
+    return Direct
+
+
+def peer_of(connection: Any, identity: Identity | None) -> Peer | None:
+    """Who is at the other end; None where there is no TLS. IdentityError."""
+    encrypted = connection.transport.get_extra_info("ssl_object")
+    if encrypted is None or identity is None:
+        return None
+    return identity.peer_of(encrypted.getpeercert(binary_form=True))
+
+
+def trust_of(replica: Replica, identity: Identity | None, peer: Peer | None) -> Trust | None:
+    """What a peer may do in a session; None where nobody proves who he is. IdentityError where it may hold none."""
+    if identity is None or peer is None:
+        return None
+    from fieldsync.trust.membership import membership_of
+
+    return membership_of(replica, identity).trust(peer)

@@ -1,0 +1,101 @@
+"""The rounds of a session: scopes are claimed and declared; once streamed, settled; and where records differ, mended.
+
+One round is what nearly all sessions hold. Whether a scope needs another (shared.py) both sides see alike, by the two
+settlements that both know; so nobody asks and nobody answers, and a new Declare begins it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldsync.errors import DigestMismatch, SyncError
+from fieldsync.limits import MENDED_MAX
+from fieldsync.syncing import exchange, mending, parting
+from fieldsync.syncing.exchange import State
+from fieldsync.syncing.frames import Declare, Settled
+from fieldsync.syncing.report import Mended
+
+if TYPE_CHECKING:
+    from fieldsync.replica import Replica
+    from fieldsync.store import Reader
+    from fieldsync.syncing.report import Report
+    from fieldsync.syncing.shared import Shared
+
+
+class Rounds:
+    """Those of one session."""
+
+    def __init__(self, replica: Replica, report: Report) -> None:
+        self.count = 1
+        self._replica = replica
+        self._report = report
+        self._snapshots: list[Reader] = []
+
+    def begin(self, every: list[Shared], some: list[Shared]) -> list[Declare]:
+        """Make this session the only stream of some scopes, then fix the moment that is given; returns what to declare.
+
+        every: all that the session shares, whose places number them.
+        """
+        with self._replica.store.writing() as writer:
+            for shared in some:
+                scope = writer.scope(shared.name)
+                if scope is not None:  # else it was left meanwhile
+                    shared.begin(self._replica.mint())
+                    exchange.begin(writer, scope, shared.token)
+                elif shared.round:
+                    raise SyncError(f"{shared.name!r} was left meanwhile; sync again")
+        snapshot = self._replica.store.snapshot()
+        self._snapshots.append(snapshot)
+        self._replica.before_leaving()
+        found = []
+        for index, shared in enumerate(every):
+            scope = snapshot.scope(shared.name)
+            if shared in some and shared.differs and scope is not None:
+                shared.moment, shared.own = (snapshot, scope), exchange.declare(snapshot, scope)
+                found.append(Declare(index, shared.own, parting.begun(snapshot, scope)))
+        return found
+
+    def close(self) -> None:
+        """Let go of the moments of this round."""
+        for snapshot in self._snapshots:
+            snapshot.close()
+        self._snapshots = []
+
+    def settle(self, index: int, shared: Shared) -> Settled:
+        """The state that came of both streams, to be told."""
+        self._replica.before_leaving()  # a settlement is a promise: the peer may leave on it
+        state = self._state(shared.name)
+        told = state.context_hash, state.digest, state.is_provisional
+        shared.told = Settled(index, *told, shared.dropped, shared.refused or "")
+        return shared.told
+
+    def _state(self, name: str) -> State:
+        with self._replica.store.reading() as reader:
+            scope = reader.scope(name)
+            if scope is None:  # left meanwhile
+                return State(bytes(8), bytes(16), is_provisional=True)
+            return exchange.state_of(reader, scope)
+
+    def go_on(self, every: list[Shared]) -> list[Declare]:
+        """Once all is settled: begin another round, if any scope needs one; before its first, look at the own file.
+
+        DigestMismatch, in the end, where records differ all the same.
+        """
+        again = [shared for shared in every if shared.needs_round]
+        new = [shared for shared in again if shared.mended is None][: MENDED_MAX - len(self._report.mended)]
+        for shared in new:
+            shared.mended = Mended(shared.name)
+            self._report.mended.append(shared.mended)
+            mending.look(self._replica, shared.mended)
+        some = [shared for shared in again if shared.mended is not None]
+        if some:
+            self.count += 1
+            self.close()
+            return self.begin(every, some)
+        for shared in every:
+            if shared.mended is not None:
+                shared.mended.is_equal = shared.is_equal
+        if unequal := [shared.name for shared in every if shared.is_mismatch]:
+            names = ", ".join(map(repr, unequal))
+            raise DigestMismatch(f"{names}: equal contexts, but not equal records: damage or a bug")
+        return []

@@ -1,0 +1,105 @@
+"""Where a hub admits devices: a port of its own, since who comes there has no certificate to show yet.
+
+One request, one answer, over WebSocket and TLS; nothing else is served here.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from fieldsync.errors import ConnectionFailed, IdentityError
+from fieldsync.limits import CERTIFICATE_BYTES_MAX, ENROLMENT_SECONDS_MAX, ENROLMENTS_MAX, STATEMENT_BYTES_MAX
+from fieldsync.network.wire import bind, link_errors, parse
+from fieldsync.trust import certificates, enrolment
+from fieldsync.trust.identity import pinning_context
+from fieldsync.trust.signing import id_of
+
+if TYPE_CHECKING:
+    from fieldsync.trust.enrolment import Invite
+    from fieldsync.trust.membership import Membership
+
+REQUEST_BYTES_MAX = 1 << 10
+ANSWER_BYTES_MAX = 4 * CERTIFICATE_BYTES_MAX + 8 * STATEMENT_BYTES_MAX
+
+
+class Desk:
+    """Answers requests for enrolment until closed, from threads of its own. Use as a context manager, or `close()`."""
+
+    def __init__(self, membership: Membership, host: str = "", port: int = 0) -> None:
+        """A port of 0 takes a free one. ConnectionFailed where it is taken, IdentityError where this is no hub."""
+        import websockets.sync.server
+
+        if membership.identity.issuer is None:
+            raise IdentityError("only a hub admits devices")
+        self._membership = membership
+        self._room = threading.Semaphore(ENROLMENTS_MAX)
+        try:
+            self._server = websockets.sync.server.serve(
+                self._hold,
+                sock=bind(host, port),
+                ssl=membership.identity.enrolment_context(),
+                max_size=REQUEST_BYTES_MAX,
+                compression=None,
+                open_timeout=ENROLMENT_SECONDS_MAX,
+                origins=[None],  # a web page in a browser is no device
+            )
+        except OSError as error:
+            raise ConnectionFailed(f"cannot admit devices on {host}:{port}: {error}") from None
+        self.port: int = self._server.socket.getsockname()[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="fieldsync-desk", daemon=True)
+        self._thread.start()
+
+    def _hold(self, connection: Any) -> None:
+        """One request; its errors end it and nothing else."""
+        if not self._room.acquire(blocking=False):
+            return
+        try:
+            request = connection.recv(ENROLMENT_SECONDS_MAX)
+            if isinstance(request, bytes):
+                connection.send(enrolment.answer(self._membership, request))
+        except link_errors():
+            pass
+        finally:
+            self._room.release()
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._server.shutdown()
+        self._thread.join()
+
+    def __enter__(self) -> Desk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def ask(invited: Invite, request: bytes) -> bytes:
+    """Carry a request to the hub of an invitation, after a look at its key. IdentityError, ConnectionFailed."""
+    try:
+        return _ask(invited, request)
+    except link_errors() as error:
+        raise ConnectionFailed(f"{invited.address}: {str(error) or type(error).__name__}; try again") from None
+
+
+def _ask(invited: Invite, request: bytes) -> bytes:
+    import websockets.sync.client
+
+    place = parse(invited.address)
+    options: Any = {"compression": None, "open_timeout": ENROLMENT_SECONDS_MAX, "max_size": ANSWER_BYTES_MAX}
+    with (
+        socket.create_connection((place.host, place.port or 443), ENROLMENT_SECONDS_MAX) as plain,
+        pinning_context().wrap_socket(plain, server_hostname=place.host) as tls,
+    ):
+        shown = certificates.decode(tls.getpeercert(binary_form=True) or b"")
+        if id_of(certificates.public_key(shown)) != invited.hub:  # before anything is said
+            raise IdentityError(f"{invited.address}: who answers there is not the hub that gave out the code")
+        uri = invited.address.replace("wss://", "ws://", 1)
+        with websockets.sync.client.connect(uri, sock=tls, proxy=None, **options) as connection:
+            connection.send(request)
+            found = connection.recv(ENROLMENT_SECONDS_MAX)
+    if not isinstance(found, bytes):
+        raise IdentityError("that is no answer to a request")
+    return found

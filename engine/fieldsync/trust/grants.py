@@ -1,0 +1,224 @@
+"""What all that was said comes to: who belongs to an organisation, and what each device may do.
+
+A Roll is a function of a set of statements: in whatever order they came, it says the same. What nobody may have said
+counts for nothing. Whether a change is taken does not depend on any clock: a grant that has run out, or was replaced by
+a narrower one, ends what its device may bring and be told from then on, and voids nothing that was written under it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fieldsync.trust.rights import CONTROL, Reason
+from fieldsync.trust.statements import Assignment, Author, Grant, Hub, Issuer, Member, Revocation, Signed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def covers(patterns: Iterable[str], scope: str) -> bool:
+    """Whether one of some patterns is a scope's name, or its beginning and a star. None covers the control scope."""
+    if scope == CONTROL:
+        return False
+    return any(scope.startswith(one[:-1]) if one.endswith("*") else scope == one for one in patterns)
+
+
+class Roll:
+    """Who is who, by the statements that count."""
+
+    def __init__(self, organisation: str, said: Iterable[Signed]) -> None:
+        """organisation: the id of the root's key, which alone says who may say the rest."""
+        self.organisation = organisation
+        self._names: dict[str, str] = {}
+        self._members: dict[str, Member] = {}
+        self._grants: dict[str, list[Grant]] = {}
+        self._authors: dict[bytes, set[str]] = {}
+        self._revoked: dict[str, dict[bytes, int]] = {}
+        # in an order of their own, so that ties end alike everywhere
+        every = sorted(said, key=lambda one: one.data)
+        by_root = [one.statement for one in every if one.signer == organisation]
+        self._hubs = {one.device for one in by_root if isinstance(one, Hub)}
+        out = {one.device for one in by_root if isinstance(one, Revocation)}
+        self._issuers = {one.device for one in by_root if isinstance(one, Issuer)} - out
+        for one in every:
+            self._note(one)
+        self._assignments = [(one.signer, one.statement) for one in every if isinstance(one.statement, Assignment)]
+
+    def _note(self, one: Signed) -> None:
+        by_root = one.signer == self.organisation
+        by_issuer = by_root or one.signer in self._issuers
+        match one.statement:
+            case Hub(device, name) if by_root:
+                self._names[device] = name
+            case Member() as member if by_issuer:
+                if (known := self._members.get(member.device)) is None or member.serial >= known.serial:
+                    self._members[member.device] = member
+            case Grant() as grant if by_issuer:
+                self._grants.setdefault(grant.device, []).append(grant)
+            case Author(device, author) if by_issuer or one.signer == device:
+                self._authors.setdefault(author, set()).add(device)
+            case Revocation(device, last) if by_root or (by_issuer and not self._is_high(device)):
+                self._revoke(device, dict(last))
+            case _:
+                pass  # said by who may not
+
+    def _revoke(self, device: str, last: dict[bytes, int]) -> None:
+        """Of several revocations the strictest counts, so that their order does not."""
+        kept = self._revoked.get(device, last)
+        both = last.keys() & kept.keys()
+        self._revoked[device] = {author: min(last[author], kept[author]) for author in both}
+
+    def _is_high(self, device: str) -> bool:
+        return device in self._hubs or device in self._issuers or device == self.organisation
+
+    # --- who is who ---
+
+    def name(self, device: str) -> str:
+        """The name that people gave to a device; its id where nobody did."""
+        member = self._members.get(device)
+        return self._names.get(device) or (member.name if member is not None else device)
+
+    def is_hub(self, device: str) -> bool:
+        """Whether the root said that a device is a hub, and nobody that it is out."""
+        return device in self._hubs and device not in self._revoked
+
+    def hubs(self) -> list[str]:
+        """All hubs that are not out."""
+        return sorted(self._hubs - self._revoked.keys())
+
+    def is_revoked(self, device: str) -> bool:
+        """Whether a device is out."""
+        return device in self._revoked
+
+    def member(self, device: str) -> Member | None:
+        """The latest that was said of a device's name and certificate."""
+        return self._members.get(device)
+
+    def devices(self) -> list[str]:
+        """All devices that anything was said of, hubs apart."""
+        return sorted({*self._members, *self._grants} - self._hubs)
+
+    def grant(self, device: str) -> Grant | None:
+        """The grant that counts for a device now, whether it has run out or not."""
+        return max(self._grants.get(device, []), key=lambda one: (one.serial, one.until_ms), default=None)
+
+    # --- what a device may do now ---
+
+    def why_not_read(self, device: str, scope: str, now_ms: int) -> Reason | None:
+        """Why a device is not told of a scope; None if it is."""
+        if self.is_revoked(device):
+            return Reason.REVOKED
+        if scope == CONTROL or self.is_hub(device):
+            return None
+        grant = self.grant(device)
+        if grant is None:
+            return Reason.NOT_GRANTED if device in self._members else Reason.UNKNOWN_DEVICE
+        if not covers((*grant.read, *grant.write), scope):
+            return Reason.NOT_GRANTED
+        return Reason.EXPIRED if now_ms > grant.until_ms else None
+
+    def why_not_write(self, device: str, scope: str, now_ms: int) -> Reason | None:
+        """Why nothing is taken from a device in a scope; None if it is."""
+        reason = self.why_not_read(device, scope, now_ms)
+        if reason or scope == CONTROL or self.is_hub(device):
+            return reason
+        grant = self.grant(device)
+        return None if grant is not None and covers(grant.write, scope) else Reason.READ_ONLY
+
+    # --- what was written ---
+
+    def why_not_written(self, author: bytes, scope: str) -> Reason | None:
+        """Why a change under an author's name counts nowhere in a scope, whoever brings it; None if it does.
+
+        It does if a device that answers for the author was ever granted to write there. Of several, one is enough.
+        """
+        devices = self._authors.get(author)
+        if not devices:
+            return Reason.UNKNOWN_AUTHOR
+        may = any(
+            device in self._hubs or any(covers(grant.write, scope) for grant in self._grants.get(device, []))
+            for device in devices
+        )
+        return None if may else Reason.AUTHOR_NOT_GRANTED
+
+    def devices_of(self, author: bytes) -> set[str]:
+        """The devices that answer for an author."""
+        return set(self._authors.get(author, ()))
+
+    def last_counted(self, author: bytes) -> int | None:
+        """The last change of an author that counts; None if all do. Of several devices, the most generous tells."""
+        devices = self._authors.get(author)
+        if not devices or any(device not in self._revoked for device in devices):
+            return None
+        return max(self._revoked[device].get(author, 0) for device in devices)
+
+    # --- what a device is to hold ---
+
+    def assigned(self, device: str) -> set[str]:
+        """The scopes that a device is to hold: what each who may say so said last, together."""
+        latest: dict[str, Assignment] = {}
+        for signer, said in self._assignments:
+            known = latest.get(signer)
+            if said.device == device and (known is None or said.serial >= known.serial):
+                latest[signer] = said
+        return {scope for signer, said in latest.items() for scope in said.scopes if self._may_assign(signer, scope)}
+
+    def _may_assign(self, signer: str, scope: str) -> bool:
+        if signer == self.organisation or signer in self._issuers or self.is_hub(signer):
+            return True
+        if self.is_revoked(signer):
+            return False
+        return any(covers(grant.assign, scope) for grant in self._grants.get(signer, []))
+
+    def next_serial(self, device: str) -> int:
+        """A serial above all that were used of a device."""
+        used = [grant.serial for grant in self._grants.get(device, [])]
+        used += [said.serial for _, said in self._assignments if said.device == device]
+        if device in self._members:
+            used.append(self._members[device].serial)
+        return max(used, default=0) + 1
+
+
+class DeviceRights:
+    """The rights of one device in a session that began at one moment, as trust.Rights."""
+
+    def __init__(self, roll: Callable[[], Roll], device: str, now_ms: int, *, is_hub: bool) -> None:
+        """roll: who is who by now, which a session learns first. is_hub: its certificate says that it is one."""
+        self._roll = roll
+        self._device = device
+        self._now_ms = now_ms
+        self._is_hub = is_hub
+
+    def why_not_read(self, scope: str, /) -> Reason | None:
+        """See Roll.why_not_read."""
+        return self._of(self._roll().why_not_read(self._device, scope, self._now_ms))
+
+    def why_not_write(self, scope: str, /) -> Reason | None:
+        """See Roll.why_not_write."""
+        return self._of(self._roll().why_not_write(self._device, scope, self._now_ms))
+
+    def why_not_take(self, scope: str, author: bytes, /) -> Reason | None:
+        """See Roll.why_not_written; the control scope has a proof of its own for each change."""
+        return None if scope == CONTROL else self._roll().why_not_written(author, scope)
+
+    def _of(self, reason: Reason | None) -> Reason | None:
+        return None if self._is_hub and reason is not Reason.REVOKED else reason
+
+
+class FileRights:
+    """The rights of whoever wrote a bundle, as trust.Rights: its changes count as their authors do."""
+
+    def __init__(self, roll: Callable[[], Roll]) -> None:
+        self._roll = roll
+
+    def why_not_read(self, _scope: str, /) -> Reason | None:
+        """Nothing is told to a file."""
+        return None
+
+    def why_not_write(self, _scope: str, /) -> Reason | None:
+        """Who carries it is not known."""
+        return None
+
+    def why_not_take(self, scope: str, author: bytes, /) -> Reason | None:
+        """See Roll.why_not_written."""
+        return None if scope == CONTROL else self._roll().why_not_written(author, scope)
