@@ -7,32 +7,31 @@
         tx.create("notes", scope="job/7", key="n1", text="arrived")
     db.sync("ws://127.0.0.1:8765")
 
-Where everything is: syncing/ is one conversation of two replicas, network/ what runs on sockets and in the background,
-trust/ who is who and may what, bundles/ scopes as files, sqlite/ the file, cli/ the command line, demo/ its story. In
-these and above them: database.py is the front door (open, Database: over holding.py, which knows its collections and
-scopes, and history.py, which tells what happened), reading.py and writing.py are what it gives (Table, Query,
-Transaction). schema.py declares records (collection.py: their fields.py as annotations.py and converting.py tell them;
-records.py: what reads give), values.py says what they hold, columns.py what tables show, query.py compiles queries,
-describing.py tells what a file holds, erasing.py takes fields out; loading.py loads rows, tables.py reads them from
-files. replica.py is a store, a clock and the news of what changed: transaction.py and apply.py write over sqlite/,
-session.py syncs by exchange.py, giving.py and taking.py and the frames of messages.py, which memory.py carries, and
-line.py over WebSocket (wire.py); greeting.py begins a session, with eager.py where changes go along and what pairs.py
-remembers, shared.py is one scope of it, rounds.py declares and settles scopes, parting.py sends chunks in parts,
-landing.py writes what comes, asking.py compares, and mending.py mends what only comparing finds. copies.py recognises
-copied and restored files, verify.py looks for damage (examine.py) and mends it, rebuild.py computes again what follows
-from the cells. bundle.py writes scopes into files to be carried by hand, sealed_bundle.py seals them to their readers
-(sealing.py), parcel.py tells which it is to be, escrow.py writes one of what has to be kept before scopes are left
-(leaving.py); trimming.py forgets removals, trash.py has what went by comparing (existence.py). conflicts.py is the
-ledger of what was written apart; why.py and comparing.py explain one record, and tell whether two replicas agree;
-references.py follows references between records, search.py finds words. websocket.py dials once, server.py serves,
-agent.py does both in the background (keeper.py), by what agenda.py decides and discovery.py finds; lines.py tells
-whoever is connected of news.py; hub.py is a server with its metrics.py. identity.py is a device's key, certificates.py
-its certificate, enrolment.py and desk.py how it gets that; statements.py are signed, control.py holds them in a scope,
-grants.py tells what they come to, membership.py applies that to a database, and rights.py is what a session asks;
-refusals.py keeps what was refused, voiding.py finds what is void. texts.py reads and writes texts, lists and maps,
-which documents.py makes of updates; live.py holds one for an editor. moving.py executes moves between scopes,
-forwarding.py follows them, by carrying.py. recording.py writes the audit log, audit.py reads it. The kernels are
-native/*.pyx, each called by one module.
+Where everything is:
+
+    database.py     what open gives, over holding.py (scopes, collections) and history.py (what happened)
+    reading.py      tables and queries, compiled by query.py; search.py finds words, references.py follows references
+    writing.py      a transaction as an app sees it; loading.py takes many rows, tables.py reads them from files
+    schema.py       declares records: annotations.py, fields.py, converting.py, collection.py; values.py says what they
+                    hold, columns.py what tables show, describing.py what a file holds, erasing.py takes fields out
+    texts.py        texts, lists and maps, which documents.py makes of updates; live.py holds one for an editor
+    conflicts.py    what was written apart; why.py explains a record, trash.py has what went, audit.py and recording.py
+                    keep a log, comparing.py tells whether two replicas agree
+    replica.py      a store, a clock, and news of changes (watch.py); transaction.py and apply.py write over sqlite/
+    moving.py       moves records between scopes, and forwarding.py follows them, by carrying.py
+    trimming.py     forgets removals; leaving.py tells when a scope may go
+    verify.py       looks for damage (examine.py) and mends it (rebuild.py); copies.py recognises copied files
+    syncing/        one conversation: session.py, begun by greeting.py, in rounds.py over scopes (shared.py), whose
+                    changes giving.py reads and landing.py writes (taking.py); existence.py and reconcile.py find what
+                    is gone, mending.py what differs; frames.py and messages.py are what travels
+    bundles/        scopes as files: bundle.py, sealed by sealed_bundle.py; escrow.py keeps what has to be kept
+    trust/          identity.py and certificates.py, how one gets them (enrolment.py), what is said (statements.py,
+                    control.py), what that comes to (grants.py), and rights.py, which a session asks
+    network/        server.py and websocket.py over line.py; agent.py in the background, by agenda.py and discovery.py;
+                    hub.py, its metrics.py and news.py
+    cli/, demo/     the command line, and the story that it tells
+
+The kernels are native/*.pyx, each called by one module.
 """
 
 import importlib
