@@ -65,11 +65,11 @@ def keys(db):
     return {(note.scope, note.key) for note in db["notes"]}
 
 
-def eventually(holds):
+def eventually(holds, seconds=WAIT_SECONDS, pause=0.01):
     """Wait until something holds; gives what it gave."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         if found := holds():
             return found
-        time.sleep(0.01)
+        time.sleep(pause)
     return pytest.fail("waited in vain")

@@ -30,7 +30,7 @@ class Total(fs.Record, table="totals"):
 PRELUDE = """
 import sys
 import fieldsync as fs
-from fieldsync import giving
+from fieldsync.syncing import giving
 from tests.test_faults import Total, write_one
 
 giving.CHUNK_CELLS_TARGET = 40

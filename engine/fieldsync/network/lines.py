@@ -35,6 +35,7 @@ class Lines:
         self._device = device
         self._open: dict[object, Line] = {}  # by device; by line where it has no id
         self._commits: int | None = None  # of other processes, as of the last session
+        self._news: News | None = None  # while they are spread
         self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -86,7 +87,7 @@ class Lines:
 
     async def spread(self) -> None:
         """Tell of what changes, until cancelled."""
-        news = News(self._replica)
+        news = self._news = News(self._replica)
         try:
             while True:
                 try:
@@ -101,6 +102,7 @@ class Lines:
                 else:
                     self._spread(names, now)
         finally:
+            self._news = None
             news.close()
 
     def _spread(self, names: set[str] | None, now: States) -> None:
@@ -125,10 +127,15 @@ class Lines:
     async def catch_up(self, line: Line, report: Report) -> None:
         """After a session: tell of what changed while it was held, and try again what was refused for want of news."""
         missed, line.missed = line.missed, set()
-        if report.refusals and line.control != await asyncio.to_thread(states, self._replica, [CONTROL]):
-            line.stir()  # who they are and what they may, both know better now
-        elif missed is None or missed:
-            self._tell(line, await asyncio.to_thread(states, self._replica, missed))
+        try:
+            if report.refusals and line.control != await asyncio.to_thread(states, self._replica, [CONTROL]):
+                line.stir()  # who they are and what they may, both know better now
+            elif missed is None or missed:
+                self._tell(line, await asyncio.to_thread(states, self._replica, missed))
+        except FieldsyncError as error:
+            log.warning("news cannot be read", extra={"fields": {"error": str(error)}})
+            if self._news is not None:
+                self._news.add(None)  # where it is tried again
 
     def _tell(self, line: Line, now: States) -> None:
         if line.known is not None and any(_may_hear(line, name) for name in line.known.lacks(now)):
