@@ -65,11 +65,11 @@ def keys(db):
     return {(note.scope, note.key) for note in db["notes"]}
 
 
-def eventually(holds, seconds=WAIT_SECONDS, pause=0.01):
+def eventually(holds):
     """Wait until something holds; gives what it gave."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         if found := holds():
             return found
-        time.sleep(pause)
+        time.sleep(0.01)
     return pytest.fail("waited in vain")
