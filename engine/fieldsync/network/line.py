@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 NEWS = "news"
 pause = asyncio.sleep
-pause = asyncio.sleep
 
 
 class _Talk:
