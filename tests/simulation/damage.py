@@ -64,14 +64,16 @@ def harm(path: Path, chance: random.Random) -> Damage:
     """Do some damage to a file."""
     done = Damage()
     weights = [often for often, *_ in KINDS.values()]
+    harmed: set[Place] = set()  # what is damaged twice may read well again, and say something else
     with apsw.Connection(str(path)) as file:
         kinds = chance.choices(list(KINDS), weights, k=chance.choice([1, 1, 1, 2, 3]))
         for kind in ALONE:
             kinds = [kind] if kind in kinds else kinds
         for kind in kinds:
             _, where, statement = KINDS[kind]
-            if places := _places(file, where):
+            if places := [place for place in _places(file, where) if place not in harmed]:
                 place = chance.choice(places)
+                harmed.add(place)
                 file.execute(statement.format(*place)).fetchall()
                 done.said.append(f"{kind} {place}")
                 _note(file, kind, place, done)
