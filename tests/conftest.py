@@ -22,3 +22,26 @@ def _notes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """The hub and the devices of tests/movers.py; all of it is looked at in the end."""
+    from tests.movers import Fleet  # here: a build with sanitizers has the kernels alone
+
+    fleet = Fleet(tmp_path)
+    yield fleet
+    fleet.check()
+    fleet.close()
+
+
+@pytest.fixture
+def moved(fleet):
+    """The hub, which has moved the record from x to y, and two devices that hold both and do not know yet."""
+    from tests.movers import move, put
+
+    one, other = fleet.devices("x", "y")
+    put(fleet.hub, "x", name="Ann", visits=3)
+    fleet.sync(one, other)
+    move(fleet.hub, "y")
+    return fleet.hub, one, other
