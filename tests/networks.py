@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import ExitStack
 
@@ -63,6 +64,12 @@ def fill(db, scope, *keys, **fields):
 
 def keys(db):
     return {(note.scope, note.key) for note in db["notes"]}
+
+
+def agent_port():
+    """A port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
 
 
 def eventually(holds):

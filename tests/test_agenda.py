@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fieldsync.limits import (
+    CROWDED_SECONDS_MAX,
     DIALLING_MAX,
     PEERS_MAX,
     REFRESH_SECONDS,
@@ -67,6 +68,60 @@ def test_waking_up_forgets_pauses(agenda):
     assert agenda.decide(100) == []
     agenda.wake()
     assert agenda.decide(100) == [Dial("hub")]
+    agenda.link_down("hub", 100)
+    assert agenda.next_at() == 100 + 0.75 * RETRY_FIRST_SECONDS
+
+
+def test_a_session_after_which_the_two_differ_is_held_again_before_long(agenda):
+    agenda.decide(0)
+    agenda.link_up("hub", is_ours=True)
+    now, pauses = 0.0, []
+    for _ in range(12):
+        assert agenda.decide(now) == [Begin("hub")]
+        agenda.session_over("hub", now, is_partial=True)
+        assert agenda.is_settled(now)
+        pauses.append(agenda.next_at() - now)
+        now = agenda.next_at()
+    assert pauses == pytest.approx([0.75 * min(RETRY_FIRST_SECONDS * 2**n, REFRESH_SECONDS) for n in range(12)])
+    agenda.news("hub")  # which waits for nothing
+    assert agenda.next_at() <= now
+    agenda.decide(now)
+    agenda.session_over("hub", now)
+    assert agenda.next_at() == now + REFRESH_SECONDS
+
+
+def test_who_is_in_the_way_of_others_draws_back(agenda):
+    agenda.decide(0)
+    agenda.link_up("hub", is_ours=True)
+    now, pauses = 0.0, []
+    for _ in range(6):
+        assert agenda.decide(now) == [Begin("hub")]
+        agenda.session_over("hub", now, is_partial=True, is_crowded=True)
+        agenda.news("hub")
+        pauses.append(agenda.next_at() - now)
+        now = agenda.next_at()
+    assert pauses == pytest.approx([0.75 * min(RETRY_FIRST_SECONDS * 2**n, CROWDED_SECONDS_MAX) for n in range(6)])
+
+
+def test_another_name_of_a_peer_waits_as_long_as_the_first_one_stands(agenda):
+    agenda.see("announced", 0)
+    assert agenda.decide(0) == [Dial("hub"), Dial("announced")]
+    agenda.link_up("hub", is_ours=True)
+    agenda.cover("announced")
+    agenda.decide(0)
+    agenda.session_over("hub", 1)
+    assert (agenda.decide(100), agenda.is_settled(0)) == ([], True)
+    agenda.wake()
+    assert agenda.decide(100) == [Begin("hub")]
+    agenda.uncover("announced", 100)
+    assert agenda.next_at() == 100 + 0.75 * RETRY_FIRST_SECONDS
+    agenda.uncover("announced", 200)  # it is not covered any more
+    assert agenda.decide(101) == [Dial("announced")]
+    agenda.cover("announced")
+    agenda.lose("announced")
+    assert list(agenda.peers) == ["hub"]
+    agenda.uncover("announced", 300)
+    assert agenda.phase("announced") is Phase.RESTING
 
 
 def test_who_was_dialled_by_the_peer_begins_nothing(agenda):
@@ -138,7 +193,23 @@ def test_a_budget_is_of_a_period():
 
 EVENTS = st.lists(
     st.tuples(
-        st.sampled_from(["pass", "see", "lose", "up", "down", "fail", "incoming", "over", "news", "wake", "quiet"]),
+        st.sampled_from(
+            [
+                "pass",
+                "see",
+                "lose",
+                "up",
+                "down",
+                "fail",
+                "incoming",
+                "over",
+                "news",
+                "wake",
+                "quiet",
+                "cover",
+                "uncover",
+            ]
+        ),
         st.integers(0, 5),
         st.floats(0, 100),
     ),
@@ -155,6 +226,7 @@ class World:
         self.dialling: set[str] = set()
         self.linked: dict[str, bool] = {}  # whether it is ours
         self.busy: set[str] = set()
+        self.covered: set[str] = set()
         self.expected: set[str] = set()
         self.failed_at: dict[str, float] = {}
 
@@ -166,6 +238,7 @@ class World:
             self.agenda.see(peer, self.now)
         elif event == "lose":
             self.expected.discard(peer)
+            self.covered.discard(peer)  # it is forgotten
             self.agenda.lose(peer)
         elif event == "up" and peer in self.dialling:
             self.dialling.discard(peer)
@@ -174,7 +247,15 @@ class World:
         elif event == "fail" and peer in self.dialling:
             self.dialling.discard(peer)
             self.end(peer, "refused")
-        elif event == "incoming" and peer not in self.linked and peer not in self.dialling:
+        elif event == "cover" and peer in self.dialling:
+            self.dialling.discard(peer)
+            self.covered.add(peer)
+            self.agenda.cover(peer)
+        elif event == "uncover" and peer in self.covered:
+            self.covered.discard(peer)
+            self.failed_at[peer] = self.now
+            self.agenda.uncover(peer, self.now)
+        elif event == "incoming" and not {peer} & (self.linked.keys() | self.dialling | self.covered):
             self.linked[peer] = False
             self.agenda.link_up(peer, is_ours=False)
         elif event == "down" and peer in self.linked:
@@ -203,7 +284,7 @@ class World:
             if isinstance(decision, Dial):
                 assert peer in self.expected
                 assert peer not in self.linked, "never two connections of one pair"
-                assert peer not in self.dialling
+                assert peer not in self.dialling | self.covered
                 assert peer not in self.failed_at or self.now >= self.failed_at[peer] + RETRY_FIRST_SECONDS / 2
                 self.dialling.add(peer)
             else:
@@ -225,6 +306,8 @@ def test_no_pair_has_two_sessions_and_every_peer_is_tried_within_its_pause(event
         peer = min(world.dialling)
         world.happen(chance.choice(["up", "fail"]), peer, 0)
         world.decide()
+    for peer in list(world.covered):
+        world.happen("uncover", peer, 0)
     start = world.now
     waiting = {peer for peer in world.expected if peer not in world.linked}
     while waiting:
@@ -243,6 +326,7 @@ def test_news_lead_to_a_session_at_once_where_a_link_is_up(events, chance, numbe
         world.happen(event[0], f"p{event[1]}", event[2])
         world.decide()
     world.agenda.quiet_until = -math.inf
+    world.happen("uncover", peer, 0)
     world.happen("see", peer, 0)
     world.happen("wake", peer, 0)
     while peer not in world.linked:
@@ -260,4 +344,4 @@ def test_news_lead_to_a_session_at_once_where_a_link_is_up(events, chance, numbe
 
 
 def test_phases_read_well():
-    assert [phase.value for phase in Phase] == ["not connected", "connecting", "connected", "syncing"]
+    assert [phase.value for phase in Phase][:4] == ["not connected", "connecting", "connected", "syncing"]

@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from tests.networks import Network, eventually, fill, keys
+from tests.networks import Network, agent_port, eventually, fill, keys
 
 import fieldsync as fs
 from fieldsync.network import keeper
@@ -132,13 +132,6 @@ def test_devices_that_dial_each_other_keep_one_connection(network, start):
         eventually(lambda count=2 * number + 2: len(keys(ada[0])) == len(keys(ben[0])) == count)
     for agent in (one, two):
         assert len(agent._keeper._lines) == 1
-
-
-def agent_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 def test_a_relay_carries_what_a_peer_has_to_the_hub(network, start):

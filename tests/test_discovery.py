@@ -118,3 +118,45 @@ def test_where_there_is_no_multicast_it_says_so(tmp_path, monkeypatch):
         ada, identity = network.device("ada")
         with Agent(ada, lan=True, identity=identity) as agent:
             eventually(lambda: "no peers can be found on this network: no such device" in agent.status.why_not)
+
+
+def test_a_network_that_did_not_allow_it_is_asked_again(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(**_):
+        asked.append(1)
+        raise OSError("no such device")
+
+    monkeypatch.setattr(discovery._zeroconf().asyncio, "AsyncZeroconf", refuse)
+    monkeypatch.setattr("fieldsync.network.keeper.RETRY_SECONDS_MAX", 0.01)
+    with Network(tmp_path) as network:
+        ada, identity = network.device("ada")
+        with Agent(ada, lan=True, identity=identity):
+            eventually(lambda: len(asked) > 2)
+
+
+def test_an_answer_that_is_lost_is_asked_for_again(monkeypatch):
+    monkeypatch.setattr("fieldsync.network.discovery.RETRY_FIRST_SECONDS", 0.001)
+    package, asked = discovery._zeroconf(), []
+
+    class Lost(package.asyncio.AsyncServiceInfo):
+        async def async_request(self, *_):
+            asked.append(self.name)
+            if len(asked) < 3:
+                return False
+            self._set_properties(records("acme"))
+            self.port, self.addresses = 8, [bytes([10, 0, 0, 1])]
+            return True
+
+    monkeypatch.setattr(package.asyncio, "AsyncServiceInfo", Lost)
+
+    async def listen():
+        seen = asyncio.get_running_loop().create_future()
+        here = Discovery("acme", 7, lambda *found: seen.set_result(found), print)
+        here._on_change(None, discovery.SERVICE, f"x.{discovery.SERVICE}", package.ServiceStateChange.Added)
+        found = await asyncio.wait_for(seen, 20)
+        assert not here._resolving
+        return found
+
+    assert asyncio.run(listen()) == ("x", ["wss://10.0.0.1:8"])
+    assert len(asked) == 3

@@ -307,3 +307,25 @@ def test_two_devices_that_never_met_sync_at_once(network):
         report = ben[0].sync(peer.url, identity=ben[1])
     assert (report.complete, report.refusals) == (True, [])
     assert keys(ada[0]) == keys(ben[0]) == {("job/7", "a"), ("job/7", "b")}
+
+
+def test_a_connection_that_fails_is_told_by_whom_and_why(network, server, caplog):
+    ada, identity = network.device("ada", "job/7")
+
+    async def talk_nonsense():
+        connection = await dial(server.url, identity)
+        await connection.send(b"no frame")
+        with suppress(Exception):
+            while True:
+                await connection.recv()
+
+    async def leave_in_the_middle():
+        connection = await dial(server.url, identity)
+        await connection.send(Session(ada.replica, initiator=True).next_frame())
+        connection.transport.abort()
+
+    asyncio.run(talk_nonsense())
+    eventually(lambda: "connection failed: ada, 127.0.0.1 port" in caplog.text)
+    assert "dials again" not in caplog.text
+    asyncio.run(leave_in_the_middle())
+    eventually(lambda: "what had landed is kept, and the peer dials again by itself" in caplog.text)

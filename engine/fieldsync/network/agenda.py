@@ -5,6 +5,9 @@ Told what happens, it says what to do now and when to ask again. Times are secon
     RESTING --Dial--> DIALLING --link_up--> LINKED --Begin--> BUSY --session_over--> LINKED
        ^                 |                    |                 |
        +-----------------+----- link_down ----+-----------------+     and a pause that doubles with each failure
+
+A device may be known by several names: an address, and what it announces itself as, each time anew. While it is dialled
+or linked by one of them, the others are COVERED.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync.limits import (
+    CROWDED_SECONDS_MAX,
     DIALLING_MAX,
     PEERS_MAX,
     REFRESH_SECONDS,
@@ -34,6 +38,7 @@ class Phase(Enum):
     DIALLING = "connecting"
     LINKED = "connected"
     BUSY = "syncing"
+    COVERED = "connected by another name"
 
 
 class Dial(NamedTuple):
@@ -59,9 +64,11 @@ class Standing:
     is_wanted: bool = False  # there may be news that a session would bring
     is_proven: bool = False  # a session went well over this link
     failures: int = 0  # in a row
+    partial: int = 0  # sessions in a row after which the two had not the same
     not_before: float = -math.inf  # of the next dial, or session
     last_dial: float = -math.inf
     last_success: float = -math.inf
+    again_at: float = -math.inf  # the next session, though nothing should happen
     why_not: str = ""  # what went wrong last; empty where nothing did
 
 
@@ -72,6 +79,10 @@ class Agenda:
     chance: Callable[[], float]
     peers: dict[str, Standing] = field(default_factory=dict)
     quiet_until: float = -math.inf  # nothing begins before
+
+    def phase(self, peer: str) -> Phase:
+        """Where things stand with a peer."""
+        return self.peers[peer].phase if peer in self.peers else Phase.RESTING
 
     # --- what happens ---
 
@@ -95,6 +106,19 @@ class Agenda:
         standing.phase, standing.is_ours, standing.is_wanted, standing.is_proven = Phase.LINKED, is_ours, True, False
         standing.not_before = -math.inf
 
+    def cover(self, peer: str) -> None:
+        """A peer is dialled or linked by another name."""
+        if peer in self.peers:
+            self.peers[peer].phase = Phase.COVERED
+            self._tidy(peer)
+
+    def uncover(self, peer: str, now: float) -> None:
+        """It is not any more: this name may be dialled, too."""
+        standing = self.peers.get(peer)
+        if standing is not None and standing.phase is Phase.COVERED:
+            standing.phase, standing.not_before = Phase.RESTING, now + self._pause(max(standing.failures, 1))
+            self._tidy(peer)
+
     def link_down(self, peer: str, now: float, why_not: str = "") -> None:
         """A connection ended, or was not made."""
         standing = self.peers.get(peer)
@@ -111,21 +135,30 @@ class Agenda:
         if peer in self.peers:
             self.peers[peer].is_wanted = True
 
-    def session_over(self, peer: str, now: float) -> None:
-        """A session went well, whoever began it."""
+    def session_over(self, peer: str, now: float, *, is_partial: bool = False, is_crowded: bool = False) -> None:
+        """A session went well, whoever began it. is_partial: the two had not the same in the end.
+
+        Another session brought something, or took a scope over. It may be cut, with nobody left who knows that anything
+        is lacking, or is there; so this one is held again before long. is_crowded: one took a scope over; where many do
+        that to each other none gets done, so they draw back like stations on an Ethernet.
+        """
         standing = self.peers.get(peer)
         if standing is None:
             return
         standing.failures, standing.why_not, standing.last_success, standing.is_proven = 0, "", now, True
+        standing.partial = standing.partial + 1 if is_partial else 0
         if standing.phase is Phase.BUSY:
             standing.phase = Phase.LINKED
             standing.not_before = now + SESSIONS_APART_SECONDS
+        if is_partial and is_crowded:
+            standing.not_before = now + self._doubled(standing.partial, CROWDED_SECONDS_MAX)
+        standing.again_at = now + (self._doubled(standing.partial, REFRESH_SECONDS) if is_partial else REFRESH_SECONDS)
 
     def wake(self) -> None:
-        """The device woke up, its network changed, or the app asks: try all at once."""
+        """The device woke up, its network changed, or the app asks: try all at once, as if none had failed before."""
         self.quiet_until = -math.inf
         for standing in self.peers.values():
-            standing.not_before, standing.is_wanted = -math.inf, True
+            standing.failures, standing.not_before, standing.is_wanted = 0, -math.inf, True
 
     # --- what to do ---
 
@@ -162,7 +195,7 @@ class Agenda:
             return not standing.is_expected or standing.last_dial >= since
         if standing.phase is Phase.LINKED:
             return not standing.is_ours or (standing.last_success >= since and not standing.is_wanted)
-        return False
+        return standing.phase is Phase.COVERED
 
     def _free_dials(self) -> int:
         return DIALLING_MAX - sum(standing.phase is Phase.DIALLING for standing in self.peers.values())
@@ -173,19 +206,23 @@ class Agenda:
         if standing.phase is Phase.RESTING and standing.is_expected:
             at = standing.not_before
         elif standing.phase is Phase.LINKED and standing.is_ours:
-            at = standing.not_before if standing.is_wanted else standing.last_success + REFRESH_SECONDS
+            at = standing.not_before if standing.is_wanted else standing.again_at
         return max(at, self.quiet_until)
 
     def _pause(self, failures: int) -> float:
-        """Seconds before the next dial: twice as many after each failure, half of them by chance."""
+        """Seconds before the next dial."""
+        return self._doubled(failures, RETRY_SECONDS_MAX)
+
+    def _doubled(self, failures: int, bound: float) -> float:
+        """Seconds, twice as many after each failure, half of them by chance."""
         if not failures:
             return 0.0
-        most = min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 30), RETRY_SECONDS_MAX)
+        most = min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 30), bound)
         return most / 2 + most / 2 * self.chance()
 
     def _tidy(self, peer: str) -> None:
         """Forget a peer that is neither there nor expected."""
-        if not self.peers[peer].is_expected and self.peers[peer].phase is Phase.RESTING:
+        if not self.peers[peer].is_expected and self.peers[peer].phase in (Phase.RESTING, Phase.COVERED):
             del self.peers[peer]
 
 

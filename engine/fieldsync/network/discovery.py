@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fieldsync.errors import MissingDependency
-from fieldsync.limits import ADDRESSES_MAX, PEERS_MAX, RESOLVE_MS_MAX
+from fieldsync.limits import ADDRESSES_MAX, PEERS_MAX, RESOLVE_MS_MAX, RETRY_FIRST_SECONDS, RETRY_SECONDS_MAX
 from fieldsync.network.wire import local_addresses
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Discovery:
         self._name = os.urandom(8).hex()
         self._network: Any = None
         self._browser: Any = None
-        self._resolving: set[asyncio.Task[None]] = set()
+        self._resolving: dict[str, asyncio.Task[None]] = {}  # by name
         self.why_not = ""  # it does not work here; empty where it does
 
     async def start(self) -> None:
@@ -87,10 +87,11 @@ class Discovery:
             self._network = zeroconf.asyncio.AsyncZeroconf(
                 interfaces=self._interfaces or zeroconf.InterfaceChoice.All, ip_version=zeroconf.IPVersion.All
             )
-            await self._network.async_register_service(self._service(zeroconf))
             self._browser = zeroconf.asyncio.AsyncServiceBrowser(
                 self._network.zeroconf, SERVICE, handlers=[self._on_change]
             )
+            # whether anybody else has a name of 64 random bits is not worth asking for a second
+            await self._network.async_register_service(self._service(zeroconf), cooperating_responders=True)
         except (OSError, zeroconf.Error) as error:
             self.why_not = f"no peers can be found on this network: {error or type(error).__name__}"
             await self.close()
@@ -110,27 +111,36 @@ class Discovery:
         instance = name.removesuffix(f".{SERVICE}")
         if instance == self._name or service_type != SERVICE:
             return
+        if (older := self._resolving.pop(instance, None)) is not None:
+            older.cancel()
         if state_change is _zeroconf().ServiceStateChange.Removed:
             self._on_lost(instance)
         elif len(self._resolving) < PEERS_MAX:
-            task = asyncio.create_task(self._resolve(zeroconf, name, instance))
-            self._resolving.add(task)
-            task.add_done_callback(self._resolving.discard)
+            self._resolving[instance] = asyncio.create_task(self._resolve(zeroconf, name, instance))
 
     async def _resolve(self, zeroconf: Any, name: str, instance: str) -> None:
         """Ask for what a device announced of itself; whoever is of another organisation is passed over."""
-        package = _zeroconf()
-        info = package.asyncio.AsyncServiceInfo(SERVICE, name)
-        with suppress(OSError, package.Error):
-            if await info.async_request(zeroconf, RESOLVE_MS_MAX) and is_ours(info.properties, self._organisation):
-                addresses = addresses_of(info.parsed_scoped_addresses(), info.port)
-                if addresses:
-                    self._on_seen(instance, addresses)
+        info = _zeroconf().asyncio.AsyncServiceInfo(SERVICE, name)
+        pause = RETRY_FIRST_SECONDS
+        while not (is_known := await self._ask(zeroconf, info)) and pause <= RETRY_SECONDS_MAX:
+            await asyncio.sleep(pause)  # a device is announced once, and the answer may be lost
+            pause *= 2
+        if is_known and is_ours(info.properties, self._organisation):
+            addresses = addresses_of(info.parsed_scoped_addresses(), info.port)
+            if addresses:
+                self._on_seen(instance, addresses)
+        del self._resolving[instance]
+
+    async def _ask(self, zeroconf: Any, info: Any) -> bool:
+        with suppress(OSError, _zeroconf().Error):
+            return bool(await info.async_request(zeroconf, RESOLVE_MS_MAX))
+        return False
 
     async def close(self) -> None:
         """Take the announcement back, and look no more."""
-        for task in self._resolving:
+        for task in self._resolving.values():
             task.cancel()
+        self._resolving.clear()
         network, self._network = self._network, None
         if network is not None:
             with suppress(OSError, TimeoutError):

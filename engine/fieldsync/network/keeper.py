@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fieldsync.errors import ConnectionFailed, IdentityError
-from fieldsync.limits import CONNECT_SECONDS_MAX, PROBE_SECONDS, TICK_SECONDS
+from fieldsync.limits import CONNECT_SECONDS_MAX, PROBE_SECONDS, RETRY_SECONDS_MAX, TICK_SECONDS
 from fieldsync.network.agenda import Agenda, Begin, Dial, Phase
 from fieldsync.network.line import Line
 from fieldsync.network.lines import Lines
@@ -52,6 +52,8 @@ class _Link:
     """A peer that this side may dial."""
 
     addresses: list[str]
+    is_named: bool = False  # in the plan; else it was announced
+    device: str = ""  # who was there, as soon as that is known
     line: Line | None = None
     failed: str = ""  # what ended the session that ended the line
 
@@ -83,13 +85,12 @@ class Keeper:
         self._lines = Lines(replica, plan.identity.device if plan.identity is not None else None)
         self._links: dict[str, _Link] = {}
         self._roll: object = None  # by which this device holds what it is to hold
-        self._covered: dict[str, set[str]] = {}  # by device: peers that were dialled while another line to it stood
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery: Discovery | None = None
         self._looking = asyncio.Lock()
         for address in filter(None, (plan.hub, *plan.peers)):
-            self._links[address] = _Link([address])
+            self._links[address] = _Link([address], is_named=True)
             self._agenda.see(address, clock(), is_urgent=address == plan.hub)
 
     # --- from outside ---
@@ -124,7 +125,6 @@ class Keeper:
     async def status(self, pending: int) -> Status:
         """How things stand with each peer; pending: what waits for a hub."""
         now, wall = clock(), datetime.now(UTC)
-        doubles = {name for names in self._covered.values() for name in names}
         peers = [
             PeerStatus(
                 self._label(name),
@@ -134,7 +134,7 @@ class Keeper:
                 one.why_not,
             )
             for name, one in self._agenda.peers.items()
-            if name not in doubles
+            if one.phase is not Phase.COVERED
         ]
         return Status(peers, pending, self._discovery.why_not if self._discovery is not None else "")
 
@@ -142,8 +142,8 @@ class Keeper:
         """What people call a peer: its address where they configured that, else the name of the device."""
         link = self._links.get(name)
         line = link.line if link is not None else self._lines.get(name)
-        is_configured = link is not None and link.addresses == [name]
-        return name if is_configured or line is None or line.peer is None else line.peer.name
+        is_named = link is not None and link.is_named
+        return name if is_named or line is None or line.peer is None else line.peer.name
 
     # --- the loop ---
 
@@ -183,7 +183,7 @@ class Keeper:
     # --- peers on the local network ---
 
     async def _discover(self) -> None:
-        """Announce this device and look for others; anew if the network has changed."""
+        """Announce this device and look for others; anew if the network has changed, or did not allow it."""
         if not self._plan.lan or self._identity is None or self.port is None:
             return
         from fieldsync.network.discovery import Discovery
@@ -191,9 +191,16 @@ class Keeper:
         async with self._looking:  # which takes a while, and no work waits for it
             if self._discovery is not None:
                 await self._discovery.close()
-            self._discovery = Discovery(self._identity.organisation, self.port, self._on_seen, self._on_lost)
-            await self._discovery.start()
+            for name in [name for name, link in self._links.items() if not link.is_named]:
+                self._on_lost(name)  # who is here will be seen again, and nobody takes back what he announced elsewhere
+            discovery = Discovery(self._identity.organisation, self.port, self._on_seen, self._on_lost)
+            self._discovery = discovery
+            await discovery.start()
             self._stir()
+        if discovery.why_not:
+            await asyncio.sleep(RETRY_SECONDS_MAX)
+            if self._discovery is discovery:
+                self._spawn(self._discover())
 
     def _on_seen(self, name: str, addresses: list[str]) -> None:
         self._agenda.see(name, clock())
@@ -217,9 +224,9 @@ class Keeper:
         device = _device(line)
         if is_open:
             self._agenda.link_up(device, is_ours=False)
-        elif not self._lines.has(device):
+        elif (other := self._lines.get(device)) is None or other.is_dialer:
             self._agenda.link_down(device, clock())
-            self._uncover(device)
+            self._uncover()
         self._stir()
 
     def _on_session(self, line: Line, error: BaseException | None) -> None:
@@ -228,19 +235,33 @@ class Keeper:
             self._agenda.session_over(_device(line), clock())
             self._stir()
 
-    def _uncover(self, device: str) -> None:
-        """The line is gone that stood for other ways to the same device."""
-        for name in self._covered.pop(device, ()):
-            self._agenda.link_down(name, clock())
-            self._tidy(name)
+    # --- devices with several names ---
+
+    def _is_double(self, name: str, link: _Link) -> bool:
+        """Whether a device has a line, or is being dialled, by another name."""
+        ways = [other for other, one in self._links.items() if one.device == link.device and other != name]
+        is_dialled = any(self._agenda.phase(other) is Phase.DIALLING for other in ways)
+        return bool(link.device) and (is_dialled or self._lines.has(link.device))
+
+    def _uncover(self) -> None:
+        """Something ended: names that stood back for it may be dialled."""
+        for name, link in list(self._links.items()):
+            if self._agenda.phase(name) is Phase.COVERED and not self._is_double(name, link):
+                self._agenda.uncover(name, clock())
+                self._tidy(name)
 
     # --- own connections ---
 
     async def _connect(self, name: str) -> None:
         """Connect to a peer, and keep the line until it ends."""
         link, line, why_not = self._links[name], None, ""
+        if not link.is_named and self._is_double(name, link):
+            self._agenda.cover(name)
+            self._tidy(name)
+            return
         try:
             line = await self._reach(name, link)
+            link.device = _device(line)
             if await self._lines.add(line):
                 link.line = line
                 self._agenda.link_up(name, is_ours=True)
@@ -254,16 +275,14 @@ class Keeper:
 
     def _disconnect(self, name: str, line: Line | None, why_not: str) -> None:
         """A line ended, or was not made; or another line to the same device counts."""
-        device = _device(line) if line is not None else ""
         if line is not None:
             self._lines.remove(line)
-        if device and self._lines.has(device):
-            self._agenda.link_up(name, is_ours=False)
-            self._covered.setdefault(device, set()).add(name)
+        if line is not None and self._lines.has(_device(line)):
+            self._agenda.cover(name)
         else:
             self._agenda.link_down(name, clock(), why_not)
-            self._uncover(device)
-            self._tidy(name)
+        self._tidy(name)
+        self._uncover()
         self._stir()
 
     async def _reach(self, name: str, link: _Link) -> Line:
@@ -323,7 +342,8 @@ class Keeper:
             link.failed = "the budget is used up"
             self._agenda.quiet_until = budget.renewed_at
         elif link.line is line:  # and not another one that was made since
-            self._agenda.session_over(name, clock())
+            is_partial, is_crowded = bool(report.apart), bool(report.superseded)
+            self._agenda.session_over(name, clock(), is_partial=is_partial, is_crowded=is_crowded)
 
     def _obey(self) -> None:
         """Hold what this device is to hold by now, and show the latest certificate from the next connection on."""

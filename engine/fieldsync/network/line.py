@@ -81,6 +81,7 @@ class Line:
         self.trust: Trust | None = None  # what the peer may do, if it proved who it is
         self.control: States = {}  # the state of the control scope before the last session
         self.known: Known | None = None  # what the last whole session left both sides with
+        self.was_refused = False  # something, in the last session
         self.missed: set[str] | None = set()  # scopes that changed while a session was held; None: any of them
         self.error: BaseException | None = None  # what ended it, if that was not a close
         self._connection = connection
@@ -93,6 +94,7 @@ class Line:
         self._nudging: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved = 0  # messages either way
+        self._came = 0  # of these, from the peer
         self._nudged = False
         self._pace = _Pace(SESSIONS_BURST, SESSIONS_PAUSE_SECONDS)
 
@@ -114,6 +116,7 @@ class Line:
             while True:
                 message = await self._connection.recv()
                 self._moved += 1
+                self._came += 1
                 if isinstance(message, bytes):
                     await self._take(message)
                 else:
@@ -158,12 +161,12 @@ class Line:
         if self._accept is None:
             raise ProtocolError("a frame outside of any session")
         await self._pace.turn()
+        self._nudged = False  # from here on: the session reads what there is before it is known to be held
         session = await self._accept(self)
         if session is None:
             await self.close(1013, "too many sessions; try again")
             return None
         talk = self._talk = _Talk(session)
-        self._nudged = False
         self._holding = asyncio.create_task(self._hold_quietly(talk))
         return talk
 
@@ -270,11 +273,13 @@ class Line:
 
     async def probe(self, seconds: float) -> None:
         """Close the connection unless the peer answers in time: after a sleep it may be there in name only."""
+        came = self._came
         try:
             async with asyncio.timeout(seconds):
                 await self._ping()
         except TimeoutError:
-            await self.close(1001, "no answer")
+            if self._came == came:  # else the answer waits behind other messages
+                await self.close(1001, "no answer")
 
     async def _ping(self) -> None:
         with suppress(websockets().exceptions.ConnectionClosed):

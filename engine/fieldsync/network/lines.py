@@ -7,13 +7,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from fieldsync.errors import ClosedError, FieldsyncError
-from fieldsync.limits import WATCH_POLL_SECONDS
+from fieldsync.limits import PING_SECONDS, PROBE_SECONDS, WATCH_POLL_SECONDS
 from fieldsync.network.news import News, states
 from fieldsync.network.wire import trust_of
 from fieldsync.trust.rights import CONTROL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Coroutine, Iterator
+    from typing import Any
 
     from fieldsync.network.line import Line
     from fieldsync.network.news import States
@@ -36,7 +37,7 @@ class Lines:
         self._open: dict[object, Line] = {}  # by device; by line where it has no id
         self._commits: int | None = None  # of other processes, as of the last session
         self._news: News | None = None  # while they are spread
-        self._closing: set[asyncio.Task[None]] = set()
+        self._aside: set[asyncio.Task[None]] = set()  # what takes a while where a peer is gone
 
     def __len__(self) -> int:
         return len(self._open)
@@ -48,14 +49,19 @@ class Lines:
         """Take a new line in, or close it: of two between the same devices one counts."""
         other = self._open.get(self._key(line))
         if other is not None and not self._wins(line, other):
+            seconds = PING_SECONDS if other.is_busy else PROBE_SECONDS  # an answer waits behind what is being sent
+            self._beside(other.probe(seconds))  # the peer may have lost it, and dialled anew for that
             await line.close(REPLACED, "another connection of these two devices is open")
             return False
         self._open[self._key(line)] = line
         if other is not None:
-            closing = asyncio.create_task(other.close(REPLACED, "another connection of these two devices took over"))
-            self._closing.add(closing)  # which takes a while where the peer is gone
-            closing.add_done_callback(self._closing.discard)
+            self._beside(other.close(REPLACED, "another connection of these two devices took over"))
         return True
+
+    def _beside(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
     def get(self, device: str) -> Line | None:
         """The line to a device, if one is open."""
@@ -77,7 +83,7 @@ class Lines:
     def _wins(self, line: Line, other: Line) -> bool:
         """Whether a new line replaces another one of the same devices; both ends judge alike."""
         if line.is_dialer == other.is_dialer or line.peer is None or self._device is None:
-            return not line.is_dialer  # its older one is dead, or the peer would not have dialled again
+            return True  # who dials again has a reason: the older one is dead, or the device was seen anew
         dialler = self._device if line.is_dialer else line.peer.device
         return dialler == min(self._device, line.peer.device)
 
@@ -95,8 +101,8 @@ class Lines:
                     now = await asyncio.to_thread(states, self._replica, names)
                 except ClosedError:
                     return
-                except FieldsyncError as error:
-                    log.warning("news cannot be read", extra={"fields": {"error": str(error)}})
+                except Exception as error:  # whatever it was: nobody would hear of anything any more
+                    _warn(error)
                     await asyncio.sleep(WATCH_POLL_SECONDS)
                     news.add(None)
                 else:
@@ -107,8 +113,8 @@ class Lines:
 
     def _spread(self, names: set[str] | None, now: States) -> None:
         for line in self:
-            if line.is_busy:
-                line.miss(names)
+            if line.is_busy or line.known is None:
+                line.miss(names)  # what a session that is about to begin has read may be older
             else:
                 self._tell(line, now)
 
@@ -120,26 +126,40 @@ class Lines:
 
             self._commits = commits
             membership_of(self._replica, identity).answer_for_others()
+        line.control = states(self._replica, [CONTROL])  # first: what comes between the two is news afterwards
         line.trust = trust_of(self._replica, identity, line.peer)
-        line.control = states(self._replica, [CONTROL])
         return line.trust
 
     async def catch_up(self, line: Line, report: Report) -> None:
         """After a session: tell of what changed while it was held, and try again what was refused for want of news."""
         missed, line.missed = line.missed, set()
+        line.was_refused = bool(report.refusals)
         try:
-            if report.refusals and line.control != await asyncio.to_thread(states, self._replica, [CONTROL]):
-                line.stir()  # who they are and what they may, both know better now
+            if line.was_refused and _knows_better(line, await asyncio.to_thread(states, self._replica, [CONTROL])):
+                line.stir()
             elif missed is None or missed:
                 self._tell(line, await asyncio.to_thread(states, self._replica, missed))
         except FieldsyncError as error:
-            log.warning("news cannot be read", extra={"fields": {"error": str(error)}})
+            _warn(error)
             if self._news is not None:
                 self._news.add(None)  # where it is tried again
 
     def _tell(self, line: Line, now: States) -> None:
-        if line.known is not None and any(_may_hear(line, name) for name in line.known.lacks(now)):
+        if line.known is None:
+            return
+        if _knows_better(line, now) or any(_may_hear(line, name) for name in line.known.lacks(now)):
             line.stir()
+
+
+def _warn(error: Exception) -> None:
+    is_known = isinstance(error, FieldsyncError)
+    fields = {"error": str(error) or type(error).__name__}
+    log.warning("news cannot be read", extra={"fields": fields}, exc_info=None if is_known else error)
+
+
+def _knows_better(line: Line, now: States) -> bool:
+    """Whether something was refused, and who they are and what they may is known better by now, from whomever."""
+    return line.was_refused and CONTROL in now and now[CONTROL] != line.control.get(CONTROL)
 
 
 def _may_hear(line: Line, scope: str) -> bool:

@@ -59,8 +59,7 @@ class News:
         """See whether another process has written."""
         now = self._replica.store.foreign_commits()
         if now is not None and now != self._foreign:
-            if self._foreign is not None:
-                self.add(None)
+            self.add(None)
             self._foreign = now
 
     def close(self) -> None:

@@ -19,8 +19,8 @@ from fieldsync.limits import (
 from fieldsync.network.background import Background
 from fieldsync.network.door import Door, Unread
 from fieldsync.network.line import Line
-from fieldsync.network.lines import Lines
-from fieldsync.network.wire import bind, check_loopback, failures, peer_of, settings, websockets
+from fieldsync.network.lines import REPLACED, Lines
+from fieldsync.network.wire import bind, check_loopback, failures, link_errors, peer_of, settings, websockets
 from fieldsync.syncing.session import Session
 
 if TYPE_CHECKING:
@@ -97,17 +97,25 @@ class Listener:
             return
         self.connections += 1
         self.counts["connections"] += 1
+        who = _name(connection)
         try:
             peer = peer_of(connection, self._identity)
+            who = f"{peer.name}, {who}" if peer is not None else who
             line = Line(connection, accept=self._begin, on_over=self._over, idle_seconds=IDLE_SECONDS_MAX, peer=peer)
             if await self.lines.add(line):
                 await self._run(line)
         except failures() as error:
-            self.last_error = str(error) or type(error).__name__
-            fields = {"address": _name(connection), "error": self.last_error}
-            log.warning("connection failed", extra={"fields": fields})
+            if connection.close_code != REPLACED:  # which is no failure: they have another one
+                self._warn(who, error)
         finally:
             self.connections -= 1
+
+    def _warn(self, who: str, error: Exception) -> None:
+        self.last_error = str(error) or type(error).__name__
+        is_cut = isinstance(error, (ConnectionFailed, *link_errors()))
+        then = "; what had landed is kept, and the peer dials again by itself" if is_cut else ""
+        fields = {"address": who, "error": self.last_error}
+        log.warning("connection failed: %s: %s%s", who, self.last_error, then, extra={"fields": fields})
 
     async def _run(self, line: Line) -> None:
         self.on_line(line, True)
@@ -167,7 +175,9 @@ class Listener:
 
 
 def _name(connection: Any) -> str:
-    return str(connection.remote_address)
+    """Of an address; it is forgotten where the connection is gone by now."""
+    host, port = (connection.remote_address or ("an unknown address", 0))[:2]
+    return f"{host.removeprefix('::ffff:')} port {port}" if port else host
 
 
 class Server:

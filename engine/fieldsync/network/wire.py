@@ -109,10 +109,12 @@ def parse(address: str) -> Address:
 
 
 def check_address(address: str, identity: Identity | None) -> None:
-    """SyncError unless an address may be dialled by a device of that identity: with TLS, or on this machine."""
+    """SyncError unless an address may be dialled by a device of that identity: with TLS; without either, here only."""
     parts = parse(address)
     if not parts.is_secure:
         check_loopback(parts.host)
+        if identity is not None:
+            raise SyncError(f"{address}: who answers without TLS proves nothing; with an identity it takes wss://")
     elif identity is None:
         raise SyncError(f"{address}: TLS needs an identity: enroll this device, and pass identity=")
 
