@@ -211,7 +211,7 @@ def test_what_was_said_is_held_once(hub, tmp_path):
     )
     sync(ada, office)
     with hub.replica.store.reading() as reader:
-        assert reader.context(reader.scope(CONTROL).id).count() == len(hub._everything())
+        assert reader.context(reader.scope(CONTROL).id).count() == len(hub.everything())
     ada.db.close()
 
 
@@ -281,6 +281,7 @@ def test_the_commands_from_the_root_to_a_sync(tmp_path, monkeypatch):
             code = run("invite", "ada", *own, "--address", address, "--write", "job/*", "--qr").splitlines()[0]
             assert "'ada'" in run("enroll", code, tmp_path / "me")
             assert "write job/*" in run("devices", *own)
+            assert "believed for 2h" in run("believe", "ada", *own, "--for", "2h")
             run("grant", "ada", *own, "--read", "job/7", "--days", 30, "--final")
             run("assign", "ada", "job/7", *own)
             with fs.open(tmp_path / "ada.db") as ada, ada.write() as tx:

@@ -174,6 +174,18 @@ def test_folders_are_readable_by_their_owner_only(network):
     )
 
 
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_in_which_others_can_replace_files_is_refused(network, mode):
+    """Whose root this is decides whom to believe."""
+    _, _, ada = network
+    for folder, load in ((ada.folder, Identity.load), (ada.folder.parent / "org", Organisation.load)):
+        folder.chmod(mode)
+        with pytest.raises(IdentityError, match="is open to others: `chmod 700`"):
+            load(folder)
+        folder.chmod(0o750)
+        load(folder)
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])
 def test_a_key_that_others_can_read_is_refused(network, mode):
     _, _, ada = network

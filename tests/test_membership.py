@@ -9,9 +9,12 @@ from tests.test_identity import admit
 
 import fieldsync as fs
 from fieldsync.database import Database
-from fieldsync.errors import DataError, DecodeError, IdentityError
+from fieldsync.errors import DataError, DecodeError, IdentityError, SyncError
+from fieldsync.limits import ROLL_LOOK_MS
 from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
+from fieldsync.syncing import messages
+from fieldsync.syncing.frames import Stream
 from fieldsync.syncing.session import Session
 from fieldsync.trust import control, statements
 from fieldsync.trust.certificates import encode
@@ -672,6 +675,52 @@ def test_a_revocation_ends_a_session_that_is_held(network):
     report, _, _ = sync(ada, network.hub, deliver)
     assert ("job/1", Reason.REVOKED, True) in told(report)
     assert network.hub.keys("job/1") == []
+
+
+def reading_on(network, monkeypatch, end):
+    """How many frames with records ben is sent, when something ends what he may read after the first of them."""
+    monkeypatch.setattr("fieldsync.syncing.giving.CHUNK_CELLS_FIRST", 1)
+    monkeypatch.setattr("fieldsync.syncing.giving.CHUNK_CELLS_TARGET", 1)
+    ben = network.device("ben", read=["job/1"])
+    ben.db.enter("job/1")
+    for number in range(9):
+        network.hub.write("job/1", f"{number}")
+    sent = []
+
+    def deliver(turn, frame):
+        message = messages.decode(frame)
+        if turn == 1 and isinstance(message, Stream) and message.scope and message.chunk:
+            sent.append(frame)
+            if len(sent) == 1:
+                end(ben)
+        return frame
+
+    with pytest.raises(SyncError, match="not given any further"):
+        sync(ben, network.hub, deliver)
+    return len(sent)
+
+
+def test_who_is_revoked_while_he_reads_is_given_nothing_more(network, monkeypatch):
+    assert reading_on(network, monkeypatch, lambda ben: network.hub.membership.revoke(ben.device)) == 1
+
+
+def test_who_is_revoked_by_another_process_is_given_no_more_within_a_second(network, monkeypatch):
+    """As by `fieldsync revoke` beside `fieldsync serve`."""
+
+    def revoke(ben):
+        beside = Node(network.hub.identity, network.folder / "office.db", hub=True)
+        beside.membership.revoke(ben.device)
+        beside.db.close()
+        network.hub.now_ms += ROLL_LOOK_MS
+
+    assert reading_on(network, monkeypatch, revoke) == 1
+
+
+def test_whose_grant_runs_out_while_he_reads_is_given_nothing_more(network, monkeypatch):
+    def wait(_):
+        network.hub.now_ms += 500 * DAY_MS
+
+    assert reading_on(network, monkeypatch, wait) == 1
 
 
 # --- bundles ---

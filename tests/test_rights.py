@@ -10,8 +10,10 @@ from tests.test_membership import Network, sync
 
 import fieldsync as fs
 from fieldsync.context import Context
+from fieldsync.limits import PAIRS_OF_DEVICE_MAX
 from fieldsync.network.hub import Hub
 from fieldsync.network.wire import dial
+from fieldsync.replica import peer_id
 from fieldsync.trust.rights import Reason
 from fieldsync.trust.statements import Grant
 
@@ -24,6 +26,43 @@ def network(tmp_path):
     yield made
     for node in made.nodes:
         node.db.close()
+
+
+def test_who_names_scopes_without_end_has_a_hub_enter_so_many(network, monkeypatch):
+    """Those that hold something count for nothing, and who brings one of his own is let in as long as there is room."""
+    monkeypatch.setattr("fieldsync.syncing.greeting.SCOPES_EMPTY_MAX", 5)
+    ada, eve = network.device("ada", write=["job/*"]), network.device("eve", read=["job/*"])
+    ada.write("job/here", "a")
+    sync(ada, network.hub)
+    eve.db.enter(*(f"job/{number}" for number in range(20)))
+    report, _, _ = sync(eve, network.hub)
+    assert len(network.hub.db.scopes()) == 5 + 2  # job/here, and control
+    assert {one.code for one in report.refusals} == {Reason.NOT_HELD}
+    assert len(report.refusals) == 15
+    sync(network.hub, eve)  # and so it is where the hub dials
+    assert len(network.hub.db.scopes()) == 5 + 2  # job/here, and control
+
+
+def test_one_device_is_remembered_by_so_many_pairs(network):
+    """However often it comes as somebody new, or with other scopes: others are not forgotten for that."""
+    ada, eve = (network.device(name, write=["job/*"]) for name in ("ada", "eve"))
+    sync(ada, network.hub)
+    for number in range(3 * PAIRS_OF_DEVICE_MAX):
+        eve.db.replica.id = number.to_bytes(16)
+        eve.db.enter(f"job/{number}")
+        with eve.db.replica.store.writing() as writer:
+            writer.drop_pair(peer_id(network.hub.device))
+        sync(eve, network.hub)
+    with network.hub.db.replica.store.reading() as reader:
+        (count,) = reader.sql("SELECT count(*) FROM fs_pair", ())[1][0]
+    assert count <= 1 + PAIRS_OF_DEVICE_MAX + 1  # as ada's, and as who eve was when she enrolled
+    assert sync(ada, network.hub)[0].round_trips == 1
+
+
+def test_with_an_identity_nobody_is_met_who_does_not_prove_who_he_is(network):
+    ada = network.device("ada", write=["job/*"])
+    with pytest.raises(fs.SyncError, match="wss://"):
+        ada.db.sync("ws://127.0.0.1:9", identity=ada.identity)
 
 
 def moved_away(network, eve):
@@ -68,6 +107,28 @@ def test_a_late_wish_is_heard_of_who_may_write_at_both_ends(network):
     moved_away(network, ben)
     wish_late(network, ben)
     assert (network.hub.keys("secret"), network.hub.keys("job/2"), ben.keys("job/2")) == ([], ["k"], ["k"])
+
+
+def write_as(node, other, scope):
+    """From now on a device writes in a scope under the name of another, who has not used these numbers yet."""
+    with other.db.replica.store.reading() as reader:
+        held = reader.scope(scope)
+        author, last = reader.dictionary.author(held.author), held.seq
+    with node.db.replica.store.writing() as writer:
+        (number,) = writer.author_ids([author])
+        writer.save_scope(writer.scope(scope)._replace(author=number, seq=last + 100))
+
+
+def test_a_forged_late_wish_brings_back_nothing(network):
+    """Of ada, who may write at both ends: eve brings it, and would read what was written since."""
+    eve = network.device("eve", write=["job/1", "job/2"])
+    ada = moved_away(network, eve)
+    write_as(eve, ada, "job/1")
+    frames = wish_late(network, eve)
+    sync(ada, network.hub)  # who did not wish it, and whose word does not make it so
+    frames += [frame for _ in range(2) for frame in sync(eve, network.hub)[2]]
+    assert (network.hub.keys("secret"), network.hub.keys("job/2"), eve.keys("job/2")) == (["k"], [], [])
+    assert not any(b"the plan" in frame for frame in frames)
 
 
 def test_nobody_brings_a_context_of_authors_for_whom_nobody_answers(network):

@@ -7,6 +7,7 @@ import pytest
 from tests.test_identity import admit
 from tests.test_membership import NOW_MS, Network, Node, sync
 
+import fieldsync as fs
 from fieldsync.bundles import bundle, parcel, sealed_bundle, sealing
 from fieldsync.bundles.sealing import Seal
 from fieldsync.context import Context
@@ -252,7 +253,7 @@ def test_a_revocation_that_comes_with_a_bundle_counts_for_it(network, path):
     ada.write(SCOPE, "a")
     network.hub.membership.revoke(ada.device)
     with ada.db.replica.writing() as batch:
-        statements = [one.data for one in network.hub.membership._everything()]
+        statements = [one.data for one in network.hub.membership.everything()]
         ada.membership._add(batch, statements)
     forge(path, ada, [ben], pack(ada, SCOPE))
     report = ben.db.import_bundle(path)
@@ -333,7 +334,7 @@ def test_nothing_that_was_said_is_taken_away_by_a_bundle(network, path):
     ada.write(SCOPE, "a")
     with ada.db.replica.store.reading() as reader:
         context = reader.context(reader.scope(CONTROL).id)
-    said = len(network.hub.membership._everything())
+    said = len(network.hub.membership.everything())
 
     def twist(file):
         out = bundle._Out(file)
@@ -343,7 +344,7 @@ def test_nothing_that_was_said_is_taken_away_by_a_bundle(network, path):
 
     forge(path, ada, [network.hub], twist)
     network.hub.db.import_bundle(path)
-    assert len(network.hub.membership._everything()) == said
+    assert len(network.hub.membership.everything()) == said
     assert network.hub.db.verify().faults == []
 
 
@@ -362,6 +363,20 @@ def test_plain_bundles_are_written_and_read_on_demand_only(network, path):
     assert network.hub.keys(SCOPE) == []
     assert network.hub.db.import_bundle(path, plaintext=True).writer is None
     assert network.hub.keys(SCOPE) == ["a"]
+
+
+def test_a_plain_bundle_is_judged_by_rights_wherever_there_are_any(network, path, tmp_path):
+    """Also where the program names no identity: else it would be the way round all of them."""
+    eve = network.device("eve", read=[SCOPE])
+    eve.write(SCOPE, "not hers")
+    eve.db.export(path, SCOPE, plaintext=True)
+    network.hub.db.close()
+    with fs.open(tmp_path / "office.db", notes=tmp_path / "notes") as database:
+        with pytest.raises(IdentityError, match="name the identity"):
+            database.import_bundle(path, plaintext=True)
+        refused = database.import_bundle(path, plaintext=True, identity=network.hub.identity).refusals
+    assert [one.code for one in refused] == [Reason.AUTHOR_NOT_GRANTED]
+    network.nodes.remove(network.hub)
 
 
 def test_who_does_not_say_who_he_is_gets_no_plain_bundle_of_an_organisation(network, path):

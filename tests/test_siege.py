@@ -21,10 +21,13 @@ from tests.networks import Network, eventually, fill, keys
 
 import fieldsync as fs
 from fieldsync.changes import Chunk
-from fieldsync.limits import CHUNK_RAW_BYTES_MAX, FRAME_BYTES_MAX
+from fieldsync.limits import CHUNK_RAW_BYTES_MAX, ENROLMENTS_MAX, FRAME_BYTES_MAX
 from fieldsync.syncing import messages
 from fieldsync.syncing.frames import Stream
 from fieldsync.syncing.session import Session
+from fieldsync.trust.desk import ask
+from fieldsync.trust.enrolment import enrol, invite
+from fieldsync.trust.identity import pinning_context
 from fieldsync.trust.membership import membership_of
 
 CROWD = int(os.environ.get("FIELDSYNC_CROWD", "1000"))  # half-open connections at once
@@ -49,6 +52,7 @@ class Siege:
         self.pid = process.pid
         self.url = process.stdout.readline().split(" on ")[1].split(";")[0]
         self.port = int(self.url.rpartition(":")[2])
+        self.desk = int(process.stdout.readline().rpartition(" ")[2])
 
     def peak_kb(self):
         status = Path(f"/proc/{self.pid}/status").read_text()
@@ -102,6 +106,13 @@ class Siege:
         assert keys(honest) == {("job/7", "h")}
         assert {note.key for note in self.network.hub["notes"]} == {"h", "s"}
 
+    def admits(self):
+        """Who has a code enrols at the hub's desk."""
+        hub = membership_of(self.network.hub.replica, self.network.hub_identity)
+        name = f"new-{time.monotonic_ns()}"
+        made = invite(hub, name, f"wss://127.0.0.1:{self.desk}", seconds=600)
+        assert enrol(made.code, self.network.folder / name, ask).name == name
+
 
 @pytest.fixture(scope="module")
 def siege(tmp_path_factory):
@@ -114,7 +125,7 @@ def siege(tmp_path_factory):
         fill(network.hub, "job/7", "h", text=SECRET)
         fill(network.hub, "prices", "s", text=SECRET)
         files = ["--db", network.hub.path, "--identity", network.hub_identity.folder]
-        command = [sys.executable, "-c", HUB, "serve", *map(str, files), "--port", "0", "--json"]
+        command = [sys.executable, "-c", HUB, "serve", *map(str, files), "--port", "0", "--admit", "0", "--json"]
         log = network.folder / "log"
         with (
             log.open("w") as errors,
@@ -161,6 +172,28 @@ def test_a_crowd_at_the_door_keeps_nobody_out(siege):
             crowd.enter_context(half_open(siege.port, number))
         siege.stands()
         assert siege.descriptors() < HANDSHAKES + 150
+
+
+def test_a_crowd_at_the_desk_keeps_nobody_from_enrolling(siege):
+    """Half-open connections, and such as are through all handshakes and then say nothing, or drip."""
+    count = min(CROWD, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    with ExitStack() as crowd:
+        for number in range(count):
+            crowd.enter_context(half_open(siege.desk, number))
+        for _ in range(2 * ENROLMENTS_MAX):
+            plain = crowd.enter_context(socket.create_connection(("127.0.0.1", siege.desk), 60))
+            tls = crowd.enter_context(pinning_context().wrap_socket(plain, server_hostname="127.0.0.1"))
+            quiet = websockets.sync.client.connect(
+                f"ws://127.0.0.1:{siege.desk}",
+                sock=tls,
+                proxy=None,
+                ping_interval=None,
+                open_timeout=60,
+                close_timeout=0.1,
+            )
+            crowd.enter_context(quiet).socket.sendall(b"\x82\xfe\x00")
+        siege.admits()
+        assert siege.descriptors() < HANDSHAKES + ENROLMENTS_MAX + 150
 
 
 def is_cut(peer):

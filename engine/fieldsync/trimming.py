@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from fieldsync.store import ChangeRow, Scope, Writer
 
 
-def trim(writer: Writer, scope: Scope, *, before_ms: int, keep: int | None = None) -> tuple[Scope, int]:
+def trim(
+    writer: Writer, scope: Scope, *, before_ms: int, keep: int | None = None, known: Context | None = None
+) -> tuple[Scope, int]:
     """Forget the removals of a scope stamped up to a wall time, and all but the `keep` latest ones.
 
-    Those that may not be forgotten yet stay. Returns the scope with its new floor, not yet saved, and how many changes
-    of removals went.
+    Those that may not be forgotten yet stay; known: and those beyond these changes, with what they name. Returns the
+    scope with its new floor, not yet saved, and how many changes of removals went.
     """
     kept = writer.removing(scope.id)
     surplus = max(0, len(kept) - keep) if keep is not None else 0
     own = writer.context(scope.id)
+    if known is not None:
+        own = own & known
     guard = _Guard(writer, scope, own)
     forgotten = [
         change

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, LimitExceeded, NotFound
 from fieldsync.limits import FRAME_BYTES_MAX
-from fieldsync.syncing import exchange, existence, giving, messages, taking
+from fieldsync.syncing import claims, exchange, existence, giving, messages, taking
 from fieldsync.syncing.exchange import Declaration
 from fieldsync.syncing.frames import Message, Packed, Skipped, Stream
 from fieldsync.syncing.report import Refused
@@ -290,6 +290,7 @@ class _Taker:
                     wall_ms,
                     self._trust.rights,
                 )
+                batch.rights = self._trust.rights
                 batch.note(name, taken.touched, taken.dots)
                 if taken.refused:
                     self._joins = False
@@ -300,12 +301,16 @@ class _Taker:
             if message.done:
                 scope = scope._replace(taker=b"")
                 self._check_authors(writer, scope, self._giver.context)
+            believed = None
             if message.done and self._joins:
+                believed = claims.believed(writer, scope, self._giver, self._trust.rights)
+                self._joins = believed is not None
+            if believed is not None:
                 if self._drops:
                     scope, touched = existence.drop(writer, scope, self._gone, self._trust, wall_ms)
                     batch.note(name, touched, Context())
-                scope = taking.finish(writer, scope, self._giver)
-                batch.note(name, [], self._giver.context)
+                scope = taking.finish(writer, scope, believed)
+                batch.note(name, [], believed.context)
             writer.save_scope(scope)
         self.is_over = message.done
         self._report.records_changed += sum(one.scope != CONTROL for one in batch.touched)

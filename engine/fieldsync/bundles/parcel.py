@@ -110,6 +110,8 @@ def read(
         file.seek(0)
         if begin == bundle.MAGIC:
             _check_plain(replica, plaintext=plaintext)
+            if membership is None and _is_organised(replica):
+                raise IdentityError("this database is an organisation's: name the identity, so that rights count")
             return bundle.read(replica, file, progress)
         if begin != bundle.SEALED:
             raise DecodeError("not a bundle, or one of a newer version")

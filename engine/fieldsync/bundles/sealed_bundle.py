@@ -139,10 +139,10 @@ def read(
     """
     unsealed = Unsealed(file, membership.identity.key)
     peer = _writer(membership.identity, unsealed, membership.replica.wall_ms())
-    if membership.roll.is_revoked(peer.device):
-        raise IdentityError(f"{Reason.REVOKED}: {peer.name!r}: {tell(Reason.REVOKED)}")
+    membership.check_standing(peer)
+    at_hub = membership.identity.issuer is not None
     kind = _OwnRights if peer.device == membership.identity.device else DeviceRights
-    rights = kind(lambda: membership.roll, peer.device, membership.replica.wall_ms(), is_hub=peer.is_hub)
+    rights = kind(lambda: membership.roll, peer.device, membership.replica.wall_ms, is_hub=peer.is_hub, to_hub=at_hub)
     trust = Trust(is_hub=peer.is_hub, rights=rights, device=peer.device)
     report = bundle.read(membership.replica, unsealed, progress, trust)
     report.writer = peer.name
@@ -158,4 +158,4 @@ def _writer(identity: Identity, unsealed: Unsealed, now_ms: int) -> Peer:
         raise IdentityError(f"the certificate of {certificates.name_of(chain[0])!r}, who wrote this, has expired")
     if not unsealed.is_signed(public):
         raise DecodeError("a bundle that was not sealed by whom it names, or not for these readers")
-    return Peer(id_of(public), certificates.name_of(chain[0]), certificates.is_hub(chain[0], identity.root))
+    return Peer(id_of(public), certificates.name_of(chain[0]), certificates.is_hub(chain[0], identity.root), chain[0])

@@ -91,6 +91,12 @@ class Shared:
         return (self.told.context_hash, self.told.digest) == (self.heard.context_hash, self.heard.digest)
 
     @property
+    def is_apart(self) -> bool:
+        """Whether the last settlements differ, though nothing was refused."""
+        is_refused = any(said is not None and said.refused for said in (self.told, self.heard))
+        return self.is_over and not (self.is_equal or is_refused)
+
+    @property
     def needs_round(self) -> bool:
         """Whether to go on after the last settlements; both sides judge by the same two, and so alike."""
         told, heard = self.told, self.heard

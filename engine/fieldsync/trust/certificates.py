@@ -173,6 +173,15 @@ def _only(certificate: Certificate, oid: x509.ObjectIdentifier) -> str:
     return found[0].value
 
 
+def names_issuer(certificate: Certificate, public: bytes) -> bool:
+    """Whether a certificate says that the holder of a public key has issued it."""
+    try:
+        named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+    return named == x509.SubjectKeyIdentifier.from_public_key(Ed25519PublicKey.from_public_bytes(public)).digest
+
+
 def is_issued_by(certificate: Certificate, issuer: Certificate) -> bool:
     """Whether an issuer has signed a certificate itself."""
     try:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from fieldsync import codec, record
 from fieldsync.errors import DecodeError, FieldsyncError
 from fieldsync.limits import STATEMENT_BYTES_MAX
-from fieldsync.transaction import KINDS, Creation, LocalChange
+from fieldsync.pending import Creation
+from fieldsync.transaction import KINDS, LocalChange
 from fieldsync.trust import statements
 from fieldsync.trust.rights import CONTROL
 from fieldsync.trust.signing import is_signed, public_of

@@ -1,17 +1,27 @@
 """Where a hub admits devices: a port of its own, since who comes there has no certificate to show yet.
 
-One request, one answer, over WebSocket and TLS; nothing else is served here.
+One request, one answer, over WebSocket and TLS; nothing else is served here. Anybody may come, so what they can hold is
+bounded (network/door.py): of connections that are not through their handshakes, and of those that say nothing after
+them, the oldest goes when there are too many, and each when its time is up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
-import threading
 from typing import TYPE_CHECKING, Any
 
 from fieldsync.errors import ConnectionFailed, IdentityError
-from fieldsync.limits import CERTIFICATE_BYTES_MAX, ENROLMENT_SECONDS_MAX, ENROLMENTS_MAX, STATEMENT_BYTES_MAX
-from fieldsync.network.wire import bind, link_errors, parse
+from fieldsync.limits import (
+    CERTIFICATE_BYTES_MAX,
+    CLOSE_SECONDS_MAX,
+    ENROLMENT_SECONDS_MAX,
+    ENROLMENTS_MAX,
+    STATEMENT_BYTES_MAX,
+)
+from fieldsync.network.background import Background
+from fieldsync.network.door import Door
+from fieldsync.network.wire import bind, failures, link_errors, parse, websockets
 from fieldsync.trust import certificates, enrolment
 from fieldsync.trust.identity import pinning_context
 from fieldsync.trust.signing import id_of
@@ -25,49 +35,62 @@ ANSWER_BYTES_MAX = 4 * CERTIFICATE_BYTES_MAX + 8 * STATEMENT_BYTES_MAX
 
 
 class Desk:
-    """Answers requests for enrolment until closed, from threads of its own. Use as a context manager, or `close()`."""
+    """Answers requests for enrolment until closed, from a thread of its own. Use as a context manager, or `close()`."""
 
     def __init__(self, membership: Membership, host: str = "", port: int = 0) -> None:
         """A port of 0 takes a free one. ConnectionFailed where it is taken, IdentityError where this is no hub."""
-        import websockets.sync.server
-
         if membership.identity.issuer is None:
             raise IdentityError("only a hub admits devices")
         self._membership = membership
-        self._room = threading.Semaphore(ENROLMENTS_MAX)
+        self._secure = membership.identity.enrolment_context()
+        self._silent: dict[Any, None] = {}  # connections that have asked for nothing yet, the oldest first
+        websockets()
         try:
-            self._server = websockets.sync.server.serve(
-                self._hold,
-                sock=bind(host, port),
-                ssl=membership.identity.enrolment_context(),
-                max_size=REQUEST_BYTES_MAX,
-                compression=None,
-                open_timeout=ENROLMENT_SECONDS_MAX,
-                origins=[None],  # a web page in a browser is no device
-            )
+            self._door = Door(bind(host, port))
         except OSError as error:
             raise ConnectionFailed(f"cannot admit devices on {host}:{port}: {error}") from None
-        self.port: int = self._server.socket.getsockname()[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, name="fieldsync-desk", daemon=True)
-        self._thread.start()
+        self.port: int = self._door.getsockname()[1]
+        self._background = Background("fieldsync-desk", self._live)
 
-    def _hold(self, connection: Any) -> None:
+    async def _live(self, background: Background) -> None:
+        async with websockets().asyncio.server.serve(
+            self._hold,
+            sock=self._door,
+            ssl=self._secure,
+            ssl_handshake_timeout=ENROLMENT_SECONDS_MAX,
+            open_timeout=ENROLMENT_SECONDS_MAX,
+            close_timeout=CLOSE_SECONDS_MAX,
+            max_size=REQUEST_BYTES_MAX,
+            max_queue=1,
+            compression=None,
+            ping_interval=None,
+            origins=[None],  # a web page in a browser is no device
+        ):
+            background.ready()
+            await background.stop.wait()
+
+    async def _hold(self, connection: Any) -> None:
         """One request; its errors end it and nothing else."""
-        if not self._room.acquire(blocking=False):
-            return
+        self._door.let_in(connection)
+        while len(self._silent) >= ENROLMENTS_MAX:
+            oldest = next(iter(self._silent))
+            del self._silent[oldest]
+            oldest.transport.abort()
+        self._silent[connection] = None
         try:
-            request = connection.recv(ENROLMENT_SECONDS_MAX)
-            if isinstance(request, bytes):
-                connection.send(enrolment.answer(self._membership, request))
-        except link_errors():
+            async with asyncio.timeout(ENROLMENT_SECONDS_MAX):
+                request = await connection.recv()
+                self._silent.pop(connection, None)
+                if isinstance(request, bytes):
+                    await connection.send(await asyncio.to_thread(enrolment.answer, self._membership, request))
+        except failures():
             pass
         finally:
-            self._room.release()
+            self._silent.pop(connection, None)
 
     def close(self) -> None:
         """Answer nobody any more."""
-        self._server.shutdown()
-        self._thread.join()
+        self._background.close()
 
     def __enter__(self) -> Desk:
         return self

@@ -39,6 +39,7 @@ class Roll:
         by_root = [one.statement for one in every if one.signer == organisation]
         self._hubs = {one.device for one in by_root if isinstance(one, Hub)}
         out = {one.device for one in by_root if isinstance(one, Revocation)}
+        self.fallen = {one.public for one in every if one.signer in out}  # keys by which something was said
         self._issuers = {one.device for one in by_root if isinstance(one, Issuer)} - out
         for one in every:
             self._note(one)
@@ -48,7 +49,7 @@ class Roll:
         by_root = one.signer == self.organisation
         by_issuer = by_root or one.signer in self._issuers
         match one.statement:
-            case Hub(device, name) if by_root:
+            case Hub(device, name) | Issuer(device, name) if by_root:
                 self._names[device] = name
             case Member() as member if by_issuer:
                 if (known := self._members.get(member.device)) is None or member.serial >= known.serial:
@@ -57,7 +58,7 @@ class Roll:
                 self._grants.setdefault(grant.device, []).append(grant)
             case Author(device, author) if by_issuer or one.signer == device:
                 self._authors.setdefault(author, set()).add(device)
-            case Revocation(device, last) if by_root or (by_issuer and not self._is_high(device)):
+            case Revocation(device, last) if by_root or (by_issuer and not self.is_high(device)):
                 self._revoke(device, dict(last))
             case _:
                 pass  # said by who may not
@@ -68,7 +69,8 @@ class Roll:
         both = last.keys() & kept.keys()
         self._revoked[device] = {author: min(last[author], kept[author]) for author in both}
 
-    def _is_high(self, device: str) -> bool:
+    def is_high(self, device: str) -> bool:
+        """Whether a key is a hub's, an issuer's or the root's, whose standing the root alone decides."""
         return device in self._hubs or device in self._issuers or device == self.organisation
 
     # --- who is who ---
@@ -86,9 +88,18 @@ class Roll:
         """All hubs that are not out."""
         return sorted(self._hubs - self._revoked.keys())
 
+    def issuers(self) -> list[str]:
+        """The keys that admit devices and are not out."""
+        return sorted(self._issuers)
+
     def is_revoked(self, device: str) -> bool:
         """Whether a device is out."""
         return device in self._revoked
+
+    def revoked(self, device: str) -> tuple[tuple[bytes, int], ...] | None:
+        """What of the changes of a device that is out counts, as a Revocation says it; None if it is not out."""
+        last = self._revoked.get(device)
+        return None if last is None else tuple(sorted(last.items()))
 
     def member(self, device: str) -> Member | None:
         """The latest that was said of a device's name and certificate."""
@@ -145,6 +156,14 @@ class Roll:
         """The devices that answer for an author."""
         return set(self._authors.get(author, ()))
 
+    def answers_for(self, device: str, author: bytes) -> bool:
+        """Whether a device answers for an author, and nobody else does who is not out."""
+        return device in self._authors.get(author, ()) and not self.standing(author) - {device}
+
+    def standing(self, author: bytes) -> set[str]:
+        """The devices that answer for an author and are not out."""
+        return {device for device in self._authors.get(author, ()) if device not in self._revoked}
+
     def last_counted(self, author: bytes) -> int | None:
         """The last change of an author that counts; None if all do. Of several devices, the most generous tells."""
         devices = self._authors.get(author)
@@ -156,12 +175,15 @@ class Roll:
 
     def assigned(self, device: str) -> set[str]:
         """The scopes that a device is to hold: what each who may say so said last, together."""
-        latest: dict[str, Assignment] = {}
-        for signer, said in self._assignments:
-            known = latest.get(signer)
-            if said.device == device and (known is None or said.serial >= known.serial):
-                latest[signer] = said
-        return {scope for signer, said in latest.items() for scope in said.scopes if self._may_assign(signer, scope)}
+        signers = {signer for signer, said in self._assignments if said.device == device}
+        return {
+            scope for signer in signers for scope in self.assigned_by(signer, device) if self._may_assign(signer, scope)
+        }
+
+    def assigned_by(self, signer: str, device: str) -> tuple[str, ...]:
+        """The scopes that one key said last that a device is to hold, whether it may say so or not."""
+        every = [said for by, said in self._assignments if by == signer and said.device == device]
+        return max(reversed(every), key=lambda said: said.serial).scopes if every else ()
 
     def _may_assign(self, signer: str, scope: str) -> bool:
         if signer == self.organisation or signer in self._issuers or self.is_hub(signer):
@@ -180,26 +202,48 @@ class Roll:
 
 
 class DeviceRights:
-    """The rights of one device in a session that began at one moment, as trust.Rights."""
+    """The rights of one device in a session, at each moment anew, as trust.Rights."""
 
-    def __init__(self, roll: Callable[[], Roll], device: str, now_ms: int, *, is_hub: bool) -> None:
-        """roll: who is who by now, which a session learns first. is_hub: its certificate says that it is one."""
+    def __init__(
+        self,
+        roll: Callable[[], Roll],
+        device: str,
+        now_ms: Callable[[], int],
+        *,
+        is_hub: bool,
+        to_hub: bool = False,
+        is_believed: bool = False,
+    ) -> None:
+        """roll: who is who by now, which a session learns first. is_hub: its certificate says that it is one.
+
+        to_hub: it is asked at a hub. is_believed: people said so (Membership.believe).
+        """
         self._roll = roll
         self._device = device
         self._now_ms = now_ms
+        self.knows_all = is_hub or is_believed
         self._is_hub = is_hub
+        self._to_hub = to_hub
 
     def why_not_read(self, scope: str, /) -> Reason | None:
         """See Roll.why_not_read."""
-        return self._of(self._roll().why_not_read(self._device, scope, self._now_ms))
+        return self._of(self._roll().why_not_read(self._device, scope, self._now_ms()))
 
     def why_not_write(self, scope: str, /) -> Reason | None:
         """See Roll.why_not_write."""
-        return self._of(self._roll().why_not_write(self._device, scope, self._now_ms))
+        return self._of(self._roll().why_not_write(self._device, scope, self._now_ms()))
 
     def why_not_take(self, scope: str, author: bytes, /) -> Reason | None:
         """See Roll.why_not_written; the control scope has a proof of its own for each change."""
         return None if scope == CONTROL else self._roll().why_not_written(author, scope)
+
+    def answers_for(self, author: bytes, /) -> bool:
+        """See Roll.answers_for."""
+        return self._roll().answers_for(self._device, author)
+
+    def may_claim(self, author: bytes, /) -> bool:
+        """A device for itself; at a hub each for those who are out, and cannot do so any more."""
+        return self.answers_for(author) or (self._to_hub and not self._roll().standing(author))
 
     def _of(self, reason: Reason | None) -> Reason | None:
         return None if self._is_hub and reason is not Reason.REVOKED else reason
@@ -208,8 +252,18 @@ class DeviceRights:
 class FileRights:
     """The rights of whoever wrote a bundle, as trust.Rights: its changes count as their authors do."""
 
+    knows_all = False
+
     def __init__(self, roll: Callable[[], Roll]) -> None:
         self._roll = roll
+
+    def answers_for(self, _author: bytes, /) -> bool:
+        """Who wrote it is not known."""
+        return False
+
+    def may_claim(self, _author: bytes, /) -> bool:
+        """Who wrote it is not known."""
+        return False
 
     def why_not_read(self, _scope: str, /) -> Reason | None:
         """Nothing is told to a file."""

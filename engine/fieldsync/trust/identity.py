@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,7 @@ class Peer:
     device: str  # id
     name: str
     is_hub: bool
+    certificate: Certificate | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Organisation:
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Organisation:
         """The root of a folder. IdentityError."""
+        _check_folder(Path(folder))
         return cls(_read_key(Path(folder) / f"{ROOT}.key"), _read_certificates(Path(folder) / f"{ROOT}.crt")[0])
 
     @property
@@ -132,6 +134,7 @@ class Identity:
     def load(cls, folder: str | os.PathLike[str]) -> Identity:
         """The identity of a folder. IdentityError where it is not whole, does not fit together or lies open."""
         place = Path(folder)
+        _check_folder(place)
         chain = _read_certificates(place / f"{DEVICE}.crt")
         key = _read_key(place / f"{DEVICE}.key")
         root = _read_certificates(place / f"{ROOT}.crt")[0]
@@ -227,7 +230,7 @@ class Identity:
         if certificates.role_of(certificate) not in (Role.DEVICE, Role.HUB):
             raise IdentityError("the peer showed a certificate that is no device's")
         device, is_hub = id_of(certificates.public_key(certificate)), certificates.is_hub(certificate, self.root)
-        return Peer(device, certificates.name_of(certificate), is_hub)
+        return Peer(device, certificates.name_of(certificate), is_hub, certificate)
 
 
 def _bare_context(protocol: int) -> ssl.SSLContext:
@@ -266,6 +269,11 @@ def _make_folder(folder: str | os.PathLike[str]) -> Path:
     place = Path(folder)
     place.mkdir(0o700, parents=True)
     return place
+
+
+def _check_folder(place: Path) -> None:
+    """IdentityError where others may replace what is in it."""
+    _check_owner(place, WRITABLE, "`chmod 700` it, and look whether what is in it is still what it was")
 
 
 def _write(path: Path, data: bytes) -> None:

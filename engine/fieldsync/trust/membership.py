@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fieldsync.context import Context
 from fieldsync.errors import IdentityError, NotDelivered
 from fieldsync.leaving import leave
-from fieldsync.limits import GRANT_DAYS, MINTED_MAX
+from fieldsync.limits import GRANT_DAYS, MINTED_MAX, ROLL_LOOK_MS
 from fieldsync.trust import certificates, control, statements, voiding
 from fieldsync.trust.certificates import Role
 from fieldsync.trust.control import Reading
@@ -21,6 +21,7 @@ from fieldsync.trust.grants import DeviceRights, FileRights, Roll
 from fieldsync.trust.rights import CONTROL, Reason, Trust, tell
 from fieldsync.trust.statements import Assignment, Author, Grant, Hub, Issuer, Member, Revocation
 from fieldsync.trust.voiding import Undone
+from fieldsync.trust.who import ORGANISATION
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     from fieldsync.replica import Replica, WriteBatch
     from fieldsync.sqlite import SQLiteReader
-    from fieldsync.trust.identity import Identity, Peer
+    from fieldsync.trust.identity import Identity, IssuerKey, Peer
     from fieldsync.trust.statements import Signed, Statement
     from fieldsync.trust.voiding import VoidChanges
 
@@ -61,6 +62,7 @@ class Membership:
         self._said = [statements.read(data) for data in identity.said()]
         self._roll = Roll(identity.organisation, self._said)
         self._is_stale = True
+        self._looked_ms = 0
         self._minted: list[bytes] = []
         self._mint = replica.mint
         replica.mint = self._remember
@@ -91,6 +93,8 @@ class Membership:
     def _begin(self, batch: WriteBatch) -> None:
         """Hold the control scope, and vouch for the authors that are in use."""
         batch.writer.enter(CONTROL)
+        if batch.writer.meta(ORGANISATION) != self.identity.organisation:
+            batch.writer.set_meta(ORGANISATION, self.identity.organisation)
         if self.identity.issuer is not None:  # a device hears of it from the hub
             self._add(batch, [one.data for one in self._said])
         self._answer_for(batch, self._unanswered(batch.writer))
@@ -138,8 +142,12 @@ class Membership:
             return self._look(reader)
 
     def _current(self) -> Roll:
-        """The same, without a look at what other processes wrote since the last."""
-        return self.roll if self._is_stale else self._roll
+        """The same; of what other processes wrote it may know up to ROLL_LOOK_MS later."""
+        now_ms = self.replica.wall_ms()
+        if self._is_stale or abs(now_ms - self._looked_ms) >= ROLL_LOOK_MS:
+            self._looked_ms = now_ms
+            return self.roll
+        return self._roll
 
     def _look(self, reader: SQLiteReader) -> Roll:
         with self._lock:
@@ -150,17 +158,45 @@ class Membership:
 
     def trust(self, peer: Peer) -> Trust:
         """What a peer may do in a session. IdentityError where it may hold none. A hub first renews what runs out."""
-        roll = self.roll
         with suppress(IdentityError, OSError):  # one that does not fit, or cannot be kept, is no reason not to talk
             self.renewed()
-        if roll.is_revoked(peer.device):
-            raise IdentityError(f"{Reason.REVOKED}: {peer.name!r}: {tell(Reason.REVOKED)}")
+        self.check_standing(peer)
         if self.identity.issuer is not None and not peer.is_hub:
             self.renew(peer.device)
         elif not peer.is_hub:
             self._bring_said()
-        rights = DeviceRights(self._current, peer.device, self.replica.wall_ms(), is_hub=peer.is_hub)
+        rights = DeviceRights(
+            self._current,
+            peer.device,
+            self.replica.wall_ms,
+            is_hub=peer.is_hub,
+            to_hub=self.identity.issuer is not None,
+            is_believed=self._is_believed(peer.device),
+        )
         return Trust(is_hub=peer.is_hub, rights=rights, device=peer.device)
+
+    def believe(self, device: str, seconds: int) -> None:
+        """For so long, believe at this hub whatever a device says that it has. IdentityError where this is no hub.
+
+        For people who know it: what others wrote, and cannot answer for any more, is so settled.
+        """
+        self.issuer()
+        with self.replica.store.writing() as writer:
+            writer.set_meta(f"believed {device}", self.replica.wall_ms() + 1000 * seconds)
+
+    def _is_believed(self, device: str) -> bool:
+        with self.replica.store.reading() as reader:
+            return self.replica.wall_ms() < (reader.meta(f"believed {device}") or 0)
+
+    def check_standing(self, peer: Peer) -> None:
+        """IdentityError where a peer is out, or was admitted by who is out and by nobody else since."""
+        roll, shown = self.roll, peer.certificate
+        if roll.is_revoked(peer.device):
+            raise IdentityError(f"{Reason.REVOKED}: {peer.name!r}: {tell(Reason.REVOKED)}")
+        if shown is None or peer.is_hub or roll.member(peer.device) is not None:
+            return
+        if any(certificates.names_issuer(shown, public) for public in roll.fallen):
+            raise IdentityError(f"{Reason.REVOKED}: {peer.name!r}: who admitted the device was revoked; enrol it anew")
 
     def _bring_said(self) -> None:
         """Who meets a device before any hub says himself what was said of him: else it is in the control scope."""
@@ -197,7 +233,7 @@ class Membership:
 
     def said_of(self, device: str) -> list[bytes]:
         """What a new device begins with: who may say what, and what was said of it."""
-        every = [*self._everything()]
+        every = [*self.everything()]
         hubs = self._roll.hubs()  # whose certificates it needs, to seal something to them
         high = [
             one.data
@@ -207,21 +243,26 @@ class Membership:
         ]
         return [*high, *(one.data for one in every if one.statement.device == device and one.data not in high)]
 
-    def _everything(self) -> list[Signed]:
+    def everything(self) -> list[Signed]:
+        """All that was said and is here, whether it counts or not."""
         with self.replica.store.reading() as reader:
             self._look(reader)
         return self._reading.every
 
     # --- what a hub says ---
 
-    def _issuer(self) -> Ed25519PrivateKey:
+    def issuer(self) -> IssuerKey:
+        """What this hub admits devices with. IdentityError where it is none."""
         if self.identity.issuer is None:
             raise IdentityError("only a hub says who may do what: it has the organisation's issuer key")
-        return self.identity.issuer.key
+        return self.identity.issuer
 
     def say(self, *some: Statement) -> None:
         """Say something to all devices, as their issuer. IdentityError unless this is a hub."""
-        key = self._issuer()
+        self.say_as(self.issuer().key, *some)
+
+    def say_as(self, key: Ed25519PrivateKey, *some: Statement) -> None:
+        """Say something to all devices by a key that is at hand, such as the root's."""
         with self.replica.writing() as batch:
             self._add(batch, [statements.sign(key, one) for one in some])
 
@@ -266,23 +307,22 @@ class Membership:
 
         Void are, by that, the changes that are not here yet. IdentityError for a hub, which only the root revokes.
         """
-        if self.roll.is_hub(device):
-            raise IdentityError("a hub is revoked by the root: sign that where the organisation's key is kept")
-        revocation = Revocation(device, tuple(sorted(self._last(device))) if keep else ())
+        if self.roll.is_high(device):
+            raise IdentityError("a hub is revoked by the root: name the folder where the organisation's key is kept")
+        revocation = Revocation(device, self.last_of(device) if keep else ())
         self.say(revocation)
         return revocation
 
-    def _last(self, device: str) -> list[tuple[bytes, int]]:
-        """The last change that is here of each author for whom a device answers."""
-        roll, found = self.roll, Context()
+    def last_of(self, device: str) -> tuple[tuple[bytes, int], ...]:
+        """Of each author for whom a device answers the last change of which anything is here, whatever it claimed."""
+        roll, last = self.roll, dict[bytes, int]()
         with self.replica.store.reading() as reader:
             for scope in reader.scopes():
-                found = found | reader.context(scope.id)
-        last: dict[bytes, int] = {}
-        for author, _, high in found.intervals():
-            if device in roll.devices_of(author):
-                last[author] = max(high, last.get(author, 0))
-        return list(last.items())
+                some = [one for one in reader.context(scope.id).intervals() if device in roll.devices_of(one[0])]
+                for change in reader.changes(scope.id, Context.of(some)):
+                    author = reader.dictionary.author(change.author)
+                    last[author] = max(change.seq, last.get(author, 0))
+        return tuple(sorted(last.items()))
 
     def void(self) -> list[VoidChanges]:
         """What is here of changes that do not count, since their devices were revoked, scope by scope."""
@@ -291,7 +331,7 @@ class Membership:
 
     def undo_void(self) -> Undone:
         """Undo what can be undone of them, by writing; a hub does that. What is left is for people to look at."""
-        self._issuer()
+        self.issuer()
         undone = 0
         while True:
             with self.replica.writing() as batch:

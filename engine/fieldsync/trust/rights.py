@@ -46,6 +46,11 @@ def tell(code: str) -> str:
 class Rights(Protocol):
     """What a peer may do, scope by scope."""
 
+    @property
+    def knows_all(self) -> bool:
+        """Whether the peer is believed to have whatever it says that it has."""
+        ...
+
     def why_not_read(self, scope: str, /) -> Reason | None:
         """Why the peer is not told of a scope; None if it is."""
         ...
@@ -58,9 +63,19 @@ class Rights(Protocol):
         """Why a change of an author is not taken from the peer, who may write there; None if it is."""
         ...
 
+    def answers_for(self, author: bytes, /) -> bool:
+        """Whether the peer itself writes under an author's name, and nobody else."""
+        ...
+
+    def may_claim(self, author: bytes, /) -> bool:
+        """Whether a peer that does not know all is believed to have changes of an author that it does not bring."""
+        ...
+
 
 class Everything:
     """The rights of a peer where nobody proves who he is."""
+
+    knows_all = True
 
     def why_not_read(self, _scope: str, /) -> Reason | None:
         """Never."""
@@ -73,6 +88,14 @@ class Everything:
     def why_not_take(self, _scope: str, _author: bytes, /) -> Reason | None:
         """Never."""
         return None
+
+    def answers_for(self, _author: bytes, /) -> bool:
+        """Always."""
+        return True
+
+    def may_claim(self, _author: bytes, /) -> bool:
+        """Always."""
+        return True
 
 
 EVERYTHING = Everything()

@@ -112,6 +112,11 @@ class Signed:
     statement: Statement
     data: bytes
 
+    @property
+    def public(self) -> bytes:
+        """The signer's public key."""
+        return bytes(codec.decode(self.data)[0])
+
 
 def _is_id(value: Any) -> bool:
     return type(value) is str and len(value) == 2 * ID_BYTES and set(value) <= set("0123456789abcdef")

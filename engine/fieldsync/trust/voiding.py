@@ -124,7 +124,8 @@ def _undo(batch: WriteBatch, names: dict[int, str], one: Touched, row: Row, dots
             better[dictionary.field_names[number]] = sound[0]
     if not void or any(field not in better or field[1] != Kind.REGISTER for field in void):
         return False
-    batch.scope(one.scope).at(*place).fields.update({field: better[field] for field in void})
+    pending = batch.scope(one.scope).at(*place)
+    pending.fields = {**pending.fields, **{field: better[field] for field in void}}
     return True
 
 
