@@ -107,11 +107,9 @@ class Draft:
             self._assigned = {field.name: field for field in self.collection.fields}
             self._whole = None
 
-    def just_given(self) -> dict[tuple[str, int], Value] | None:
-        """What a new record begins with, by cells, where that is all: a value of each field, and all of them plain."""
-        if self._whole is None or self._kept:
-            return None
-        return dict(zip(self.collection.cells, self._whole, strict=True))
+    def just_given(self) -> tuple[Value, ...] | None:
+        """What a new record begins with, where that is all: a value of each field, and all of them plain."""
+        return None if self._kept else self._whole
 
     def just_assigned(self) -> dict[tuple[str, int], Value] | None:
         """What a record that is there was assigned, by cells, where all its fields are plain; else None."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import codec, record, texts
+from fieldsync import codec, plain, record, texts
 from fieldsync.draft import increment
 from fieldsync.edits import replacing
 from fieldsync.errors import DataError, LimitExceeded, MissingDependency, SchemaError
@@ -19,8 +19,9 @@ from fieldsync.limits import (
     LOAD_SHAPES_MAX,
     REJECTED_ROWS_KEPT,
 )
+from fieldsync.pending import Creation
 from fieldsync.template import columns_in, fill_template
-from fieldsync.transaction import KINDS, Creation, LocalChange, check_names
+from fieldsync.transaction import KINDS, LocalChange, check_names
 from fieldsync.writing import check_kinds
 
 if TYPE_CHECKING:
@@ -52,6 +53,38 @@ class Waiting(NamedTuple):
     values: tuple[Any, ...]
 
 
+class Gathered:
+    """Rows on their way into a scope, by key; in parts, which Python's garbage collector need not look through."""
+
+    __slots__ = ("numbers", "shapes", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[str, tuple[Any, ...]] = {}
+        self.numbers: dict[str, int] = {}
+        self.shapes: dict[str, Shape] = {}  # of those that have not just the declared fields
+
+    def put(self, number: int, key: str, values: tuple[Any, ...], shape: Shape | None) -> None:
+        """Take a row in, in the place of an earlier one."""
+        self.values[key] = values
+        self.numbers[key] = number
+        if shape is not None:
+            self.shapes[key] = shape
+        elif self.shapes:
+            self.shapes.pop(key, None)
+
+    def shape(self, declared: Shape) -> Shape | None:
+        """That of all rows; None where they have several."""
+        shapes = list(self.shapes.values())
+        if not shapes:
+            return declared
+        return shapes[0] if shapes.count(shapes[0]) == len(self.values) else None
+
+    def rows(self, declared: Shape) -> list[Waiting]:
+        """The rows one by one."""
+        every = self.values.items()
+        return [Waiting(self.numbers[key], key, self.shapes.get(key, declared), values) for key, values in every]
+
+
 @dataclass(slots=True)
 class LoadReport:
     """What a load did."""
@@ -78,9 +111,7 @@ def load(
     began = time.perf_counter()
     with _progress(progress) as tell:
         loader = _Loader(replica, collection, key, scope, tell)
-        for row in rows:
-            loader.add(row)
-        loader.flush()
+        loader.take(rows)
     loader.report.seconds = time.perf_counter() - began
     return loader.report
 
@@ -134,46 +165,47 @@ class _Loader:
         self._shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], Shape] = {}
         self._fields = dict(zip(collection.cells, collection.fields, strict=True))
         self._absent = dict(zip(collection.cells, collection.absent, strict=True))
-        self._number = 0
-        self._waiting: dict[str, dict[str, Waiting]] = {}
-        self._ready: list[tuple[str, list[Waiting]]] = []
+        self._waiting: dict[str, Gathered] = {}
+        self._ready: list[tuple[str, Gathered]] = []
         self._waiting_rows = 0
         self._ready_rows = 0
+        self._finds_none = True  # whether all rows that were written last were new
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Take one row in, or report why not."""
-        self._number += 1
-        try:
-            key, scope = self._key(row), self._scope(row)
-            check_names(scope, key)
-            if self._address:
-                row = {name: value for name, value in row.items() if name not in self._address}
-            values, shape = self._collection.usual(row), self._whole
-            if values is None:
-                # nothing declared: the kernel checks the values when it packs them
-                written = row if self._collection.record is None else self._collection.check_new(row)
-                values, shape = tuple(written.values()), self._shape(tuple(written), tuple(row))
-        except (DataError, TypeError, ValueError, KeyError) as error:
-            self._reject(self._number, error)
-            return
-        batch = self._waiting.setdefault(scope, {})
-        self.report.repeated += key in batch
-        self._waiting_rows += key not in batch
-        batch[key] = _waiting((self._number, key, shape, values))
-        if len(batch) >= CHANGE_RECORDS_MAX:
-            self._move(scope)
-        if self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
-            self._move(max(self._waiting, key=lambda name: len(self._waiting[name])))
-        if self._ready_rows >= LOAD_COMMIT_ROWS:
-            self._commit()
-
-    def flush(self) -> None:
-        """Write what is still waiting."""
+    def take(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Load rows, and report which not and why."""
+        key_of, scope_of, usual, others = self._key, self._scope, self._collection.usual, len(self._address)
+        number = 0
+        for number, row in enumerate(rows, 1):
+            try:
+                key, scope = key_of(row), scope_of(row)
+                check_names(scope, key)
+                values, shape = usual(row, others), None
+                if values is None:
+                    values, shape = self._checked(row)
+            except (DataError, TypeError, ValueError, KeyError) as error:
+                self._reject(number, error)
+                continue
+            batch = self._waiting.get(scope)
+            if batch is None:
+                batch = self._waiting[scope] = Gathered()
+            if key in batch.values:
+                self.report.repeated += 1
+            else:
+                self._waiting_rows += 1
+            batch.put(number, key, values, shape)
+            if len(batch.values) >= CHANGE_RECORDS_MAX or self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
+                self._move(max(self._waiting, key=lambda name: len(self._waiting[name].values)), number)
         for scope in sorted(self._waiting):
-            self._move(scope)
-            if self._ready_rows >= LOAD_COMMIT_ROWS:
-                self._commit()
-        self._commit()
+            self._move(scope, number)
+        self._commit(number)
+
+    def _checked(self, row: Mapping[str, Any]) -> tuple[tuple[Any, ...], Shape]:
+        """The values of a row that is not as rows mostly are, from the doors of its fields."""
+        if self._address:
+            row = {name: value for name, value in row.items() if name not in self._address}
+        # nothing declared: the kernel checks the values when it packs them
+        written = row if self._collection.record is None else self._collection.check_new(row)
+        return tuple(written.values()), self._shape(tuple(written), tuple(row))
 
     def _shape(self, names: tuple[str, ...], given: tuple[str, ...]) -> Shape:
         shape = self._shapes.get((names, given))
@@ -190,13 +222,16 @@ class _Loader:
             reason = f"no value for {error}" if isinstance(error, KeyError) else str(error)
             self.report.rejected.append((number, reason))
 
-    def _move(self, scope: str) -> None:
+    def _move(self, scope: str, taken: int) -> None:
+        """Rows that are enough for a change go into the next commit, of so many rows taken."""
         batch = self._waiting.pop(scope)
-        self._waiting_rows -= len(batch)
-        self._ready_rows += len(batch)
-        self._ready.append((scope, list(batch.values())))
+        self._waiting_rows -= len(batch.values)
+        self._ready_rows += len(batch.values)
+        self._ready.append((scope, batch))
+        if self._ready_rows >= LOAD_COMMIT_ROWS:
+            self._commit(taken)
 
-    def _commit(self) -> None:
+    def _commit(self, taken: int) -> None:
         if not self._ready:
             return
         with self._replica.writing() as writing:
@@ -204,14 +239,19 @@ class _Loader:
                 self.report.scopes.add(scope)
                 self._write(writing, scope, batch)
         self._ready, self._ready_rows = [], 0
-        self._tell(self._number)
+        self._tell(taken)
 
-    def _write(self, writing: WriteBatch, scope: str, batch: list[Waiting]) -> None:
+    def _write(self, writing: WriteBatch, scope: str, gathered: Gathered) -> None:
         """Create the rows whose keys are new in the scope, and update those that differ from what is there."""
         writer = writing.writer
         (number,) = writer.collection_ids([self._collection.name])
+        shape = gathered.shape(self._whole)
+        if self._finds_none and self._create_plain(writing, number, scope, shape, gathered.values, may_be_there=True):
+            return
+        batch = gathered.rows(self._whole)
         entered = writer.enter(scope, ready=True)
         known = {row.key: row for row in writer.by_key(number, entered.id, [one.key for one in batch])}
+        self._finds_none = not known
         self._split([one for one in batch if one.key not in known], partial(self._create, writing, number, scope))
         if known:
             update = partial(self._update, writing, number, scope, known)
@@ -240,20 +280,53 @@ class _Loader:
         return error
 
     def _create(self, writing: WriteBatch, number: int, scope: str, batch: list[Waiting]) -> None:
+        shapes, values = [one.shape for one in batch], {one.key: one.values for one in batch}
+        shape = shapes[0] if shapes.count(shapes[0]) == len(batch) else None
+        if self._create_plain(writing, number, scope, shape, values, may_be_there=False):
+            return
         change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
         name = self._collection.name
         if self._collection.record is None:
             check_kinds(writing.writer, name, b"", {cell: None for one in batch for cell in one.shape.fields})
-        creations = [_creation((number, name, one.key, one.shape.fields, self._written(one))) for one in batch]
+        each = [(one.key, one.shape.fields, self._written(one.shape.fields, one.values)) for one in batch]
+        creations = [Creation(number, name, *one) for one in each]
         touched = change.create(creations, self._replica.wall_ms(), self._replica.mint)
         writing.note(scope, touched, change.dots)
         self.report.loaded += len(batch)
 
-    def _written(self, one: Waiting) -> tuple[Any, ...]:
+    def _create_plain(
+        self,
+        writing: WriteBatch,
+        number: int,
+        scope: str,
+        shape: Shape | None,
+        rows: dict[str, tuple[Any, ...]],
+        *,
+        may_be_there: bool,
+    ) -> bool:
+        """The same at once, where all have the same fields and plain values and none is there; else nothing is done."""
+        if shape is None:
+            return False
+        fields = shape.fields
+        change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
+        records = [values if None not in values else self._written(fields, values) for values in rows.values()]
+        batches = [plain.Batch(number, self._collection.name, fields, list(rows), records)]
+        now_ms, mint = self._replica.wall_ms(), self._replica.mint
+        try:
+            if self._collection.record is None:
+                check_kinds(writing.writer, self._collection.name, b"", fields)
+            touched = change.create_plain(batches, now_ms, mint, may_be_there=may_be_there)
+        except (LimitExceeded, SchemaError):
+            return False  # as some of them may be fine
+        if touched is None:
+            return False
+        writing.note(scope, touched, change.dots)
+        self.report.loaded += len(rows)
+        return True
+
+    def _written(self, fields: tuple[tuple[str, int], ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
         """A new row's values; None is left out where a field without a cell reads as None anyway."""
-        if None not in one.values:
-            return one.values
-        pairs = zip(one.shape.fields, one.values, strict=True)
+        pairs = zip(fields, values, strict=True)
         return tuple([... if value is None and self._absent.get(cell) is None else value for cell, value in pairs])
 
     def _update(
@@ -270,8 +343,7 @@ class _Loader:
             splices = {pair: replacing(pair[1], before[pair], differing.pop(pair)) for pair in shared}
             if differing or elements or splices:
                 pending = change.add(number, self._collection.name, one.key, row)
-                pending.fields, pending.elements = differing, elements
-                pending.splices.update(splices)
+                pending.fields, pending.elements, pending.splices = differing, elements, splices
         updated = len(change.pending)
         touched = change.land(self._replica.wall_ms(), self._replica.mint)
         writing.note(scope, touched, change.dots)
@@ -316,10 +388,3 @@ def _is_same(one: Any, other: Any) -> bool:
     if type(one) is type(other) and isinstance(one, PLAIN):
         return bool(one == other)
     return codec.encode(one) == codec.encode(other)
-
-
-# past the arguments of __new__, which for each of many rows cost more than the tuple
-_waiting: Callable[[tuple[int, str, Shape, tuple[Any, ...]]], Waiting] = partial(tuple.__new__, Waiting)
-_creation: Callable[[tuple[int, str, str, tuple[tuple[str, int], ...], tuple[Any, ...]]], Creation] = partial(
-    tuple.__new__, Creation
-)

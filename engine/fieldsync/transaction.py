@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import clock, codec, record, texts
+from fieldsync import clock, codec, plain, record, texts
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new, of_orphan
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
@@ -19,81 +18,21 @@ from fieldsync.limits import (
     KEY_BYTES_MAX,
     SCOPE_NAME_BYTES_MAX,
 )
+from fieldsync.pending import Creation, Pending, as_batches, removals, write_item
 from fieldsync.trust.rights import CONTROL
 from fieldsync.types import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
 
     from fieldsync.record import Removal
     from fieldsync.store import Dot, OrphanRow, Row, Scope, Writer
-
-    Elements = AbstractSet[Any]
 
 KINDS = {
     name: int(Kind[name.upper()])  # as fields are declared
     for name in ("register", "counter", "set", "text", "list", "map")
 }
 KIND_NAMES = {number: name for name, number in KINDS.items()}
-
-
-class Creation(NamedTuple):
-    """A new record: fields as (name, kind), and a value for each; one of Ellipsis is left out.
-
-    The value of a set is a collection of its elements.
-    """
-
-    collection: int
-    collection_name: str
-    key: str
-    fields: tuple[tuple[str, int], ...]
-    values: tuple[Any, ...]
-
-
-@dataclass(slots=True)
-class Pending:
-    """What a transaction does to one key of one scope; the parts follow each other in this order."""
-
-    collection: int
-    collection_name: str
-    key: str
-    row: Row | None
-    deletes: bool = False
-    creates: bool = False
-    fields: dict[tuple[str, int], Any] = field(default_factory=dict)  # (name, kind) -> value, or amount of a counter
-    elements: dict[tuple[str, int], tuple[Elements, Elements]] = field(default_factory=dict)  # that come, that go
-    erased: set[tuple[str, int]] = field(default_factory=set)  # (name, kind) of fields of which all cells go
-    splices: dict[tuple[str, int], texts.Edits] = field(default_factory=dict)  # edits of texts, lists and maps
-
-    def as_creation(self) -> Creation:
-        """The same, where all that is pending is a new record."""
-        every = self.written
-        return Creation(self.collection, self.collection_name, self.key, tuple(every), tuple(every.values()))
-
-    @property
-    def written(self) -> dict[tuple[str, int], Any]:
-        """What a new record begins with."""
-        if not self.elements and not self.splices:
-            return self.fields
-        return self.fields | {pair: come for pair, (come, _) in self.elements.items() if come} | self.splices
-
-    @property
-    def writes(self) -> bool:
-        """Whether anything is written, not only taken away."""
-        return bool(self.creates or (not self.deletes and self.written))
-
-    @property
-    def removes(self) -> bool:
-        """Whether a record is deleted, elements are taken out of a set of it, or fields are erased."""
-        if self.row is None:
-            return False
-        return self.deletes or bool(self.erased) or any(gone for _, gone in self.elements.values())
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the transaction reads a record here."""
-        return self.creates or (self.row is not None and not self.deletes)
 
 
 def check_names(scope: str, key: str) -> None:
@@ -130,7 +69,8 @@ class LocalChange:
         pending = self.pending.get((collection, key))
         if pending is None:
             if row is None:
-                row = next(iter(self.writer.by_key(collection, self.scope.id, [key])), None)
+                rows = self.writer.by_key(collection, self.scope.id, (key,))
+                row = rows[0] if rows else None
             pending = self.add(collection, collection_name, key, row)
         return pending
 
@@ -168,6 +108,27 @@ class LocalChange:
         self._landed(scope, 1)
         return touched
 
+    def create_plain(
+        self, batches: list[plain.Batch], wall_ms: int, mint: Callable[[], bytes], *, may_be_there: bool = False
+    ) -> list[Touched] | None:
+        """As create, of plain values, a batch a collection; None, and nothing is written, where one is not.
+
+        Or if records of these keys may be there, in the one batch, and one is.
+        """
+        scope = self.begin(wall_ms, mint)
+        scope = scope._replace(seq=scope.seq + 1)
+        built = plain.build(self.writer, scope, batches)
+        if built is None:
+            return None
+        _check_size(sum([one.size for one in built]))
+        landed = plain.land_built(self.writer, scope, built, may_be_there=may_be_there)
+        if landed is None:
+            return None
+        self.writer.account_own(scope.id, scope.author, scope.seq)
+        scope, touched = landed
+        self._landed(scope, 1)
+        return touched
+
     def _rows(self, creations: list[Creation], dot: Dot) -> tuple[list[tuple[int, tuple[int, ...], Any]], int]:
         """New records as the kernel takes them, and of how many cells they are, existence included."""
         rows, parts = [], len(creations)
@@ -200,7 +161,7 @@ class LocalChange:
         if not removing and not writing and not self.dismissed:
             return []
         if not removing and not self.dismissed and all(p.creates and p.row is None for p in writing):
-            return self.create([p.as_creation() for p in writing], wall_ms, mint)
+            return self._create(writing, wall_ms, mint)
         scope = self.begin(wall_ms, mint)
         time = scope.time
         targets: dict[tuple[int, str], Target] = {}
@@ -216,6 +177,11 @@ class LocalChange:
             grouped = GROUPED if arrivals else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
         return self.put(scope, [*targets.values(), *late], arrivals)
+
+    def _create(self, creating: list[Pending], wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
+        batches = as_batches(creating)
+        touched = self.create_plain(batches, wall_ms, mint) if batches is not None else None
+        return self.create([p.as_creation() for p in creating], wall_ms, mint) if touched is None else touched
 
     def begin(self, wall_ms: int, mint: Callable[[], bytes]) -> Scope:
         """The scope with an author, at the time of what is written next; for `put`, which saves it."""
@@ -236,10 +202,10 @@ class LocalChange:
         self.scope, self.pending, self.dismissed = scope, {}, []
 
     def _with_author(self, mint: Callable[[], bytes]) -> Scope:
-        if self.scope.author:
-            return self.scope
-        (author,) = self.writer.author_ids([mint()])
-        return self.scope._replace(author=author, seq=0)
+        if not self.scope.author:
+            (author,) = self.writer.author_ids([mint()])
+            self.scope = self.scope._replace(author=author, seq=0)
+        return self.scope
 
     def _remove(
         self,
@@ -251,9 +217,9 @@ class LocalChange:
     ) -> Arrival:
         every: list[Removal] = [removal for target in late for removal in target.removals]
         for pending in removing:
-            removals = _removals(self.writer, pending)
-            _target(targets, pending).removals += tuple(removals)
-            every.extend(removals)
+            removed = removals(self.writer, pending)
+            _target(targets, pending).removals += tuple(removed)
+            every.extend(removed)
         _check_incarnations(len(every))
         _check_size(sum(len(item) for *_, item in every))
         return Arrival(dot, time, REMOVING, len(every), every)
@@ -277,7 +243,7 @@ class LocalChange:
         incarnations = len(creating)
         updating = [pending for pending in writing if not pending.creates]
         self._room = CHANGE_BYTES_MAX // 2
-        items = [_write_item(pending, ids, self._sides(pending, ids, dot)) for pending in updating]
+        items = [write_item(pending, ids, self._sides(pending, ids, dot)) for pending in updating]
         for pending, (piece, touched, cells) in zip(updating, record.write(dictionary, *dot, time, items), strict=True):
             _target(targets, pending).pieces += (piece,)
             size += len(piece)
@@ -310,34 +276,6 @@ class LocalChange:
 
     def _client(self, dot: Dot) -> int:
         return texts.client_of(self.writer.dictionary.author(dot[0]), dot[1])
-
-
-def _write_item(pending: Pending, ids: dict[tuple[str, int], int], shared: tuple[record.Side, ...]) -> record.WriteItem:
-    """An update as the kernel takes it."""
-    assert pending.row is not None
-    registers = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.REGISTER)
-    increments = tuple((ids[pair], value) for pair, value in pending.fields.items() if pair[1] == Kind.COUNTER)
-    # an element that comes is written beside its like: who took that away meanwhile has not seen this one
-    sides = tuple(
-        (ids[pair], codec.encode(element), None, True, None)
-        for pair, (come, _) in pending.elements.items()
-        for element in come
-    )
-    return pending.row.packed, registers, increments, sides + shared
-
-
-def _removals(writer: Writer, pending: Pending) -> list[Removal]:
-    """Of the whole record, or of elements of its sets and of all cells of fields."""
-    assert pending.row is not None
-    dictionary, packed = writer.dictionary, pending.row.packed
-    if pending.deletes:
-        return record.removals(dictionary, packed)
-    ids = dictionary.field_ids
-    addresses = {(ids[pair], codec.encode(element)) for pair, (_, gone) in pending.elements.items() for element in gone}
-    for pair in pending.erased & ids.keys():
-        (held,) = record.read(dictionary, packed, (ids[pair],), ((),)) if pair[1] == Kind.SET else ((),)
-        addresses |= {(ids[pair], codec.encode(element)) for element in held} or {(ids[pair], b"")}
-    return record.removals_at(dictionary, packed, addresses)
 
 
 class _Shape(NamedTuple):
@@ -382,7 +320,7 @@ def _check_size(size: int) -> None:
     if size > CHANGE_BYTES_MAX:
         raise LimitExceeded(
             f"a transaction writes at most {CHANGE_BYTES_MAX} bytes in a scope; this one has {size}; "
-            "use db.load(...) for more, it commits in batches"
+            "write less at a time; for many records use db.load(...), which commits in batches"
         )
 
 

@@ -6,10 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fieldsync import record
-from fieldsync.carrying import WISH
-from fieldsync.conflicts import dismiss, recreate
 from fieldsync.draft import Draft
-from fieldsync.erasing import cells_named
 from fieldsync.errors import AlreadyExists, DataError, NotFound, SchemaError
 from fieldsync.reading import find, only, values_of
 from fieldsync.schema import BaseRecord
@@ -19,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fieldsync.conflicts import Claim, Conflict, LateEdit
+    from fieldsync.pending import Pending
     from fieldsync.replica import WriteBatch
     from fieldsync.schema import Collection, Record, Snapshot
     from fieldsync.store import Reader, Row
-    from fieldsync.transaction import Pending
 
 R = TypeVar("R", bound=BaseRecord)
 KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"  # in the order of their codes
@@ -91,7 +88,7 @@ class Transaction:
         pending = self._created.get(draft) or self._pending(collection, draft.record.scope, key, self._found[draft])
         pending.deletes = pending.row is not None
         pending.creates = False
-        pending.erased.clear()  # it goes whole
+        pending.erased = frozenset()  # it goes whole
         self._drafts[collection.name, key][draft.record.scope] = None
         draft.close()
 
@@ -106,12 +103,22 @@ class Transaction:
         self._wishes[self._draft(self._collection(of), key, scope)] = to
 
     def settle(self, conflict: Conflict, claim: Claim | None = None) -> None:
-        """End a conflict: keep what the record reads, or take another of its claims. NotFound if the record is gone.
+        """End a conflict: keep what the record reads, or take another of its claims.
 
-        An ordinary write of the field, on tx.get(...) or by tx.update(...), ends it as well.
+        NotFound where it does not stand as it was any more: somebody has settled it, or written there. An ordinary
+        write of the field, on tx.get(...) or by tx.update(...), ends it as well, with whatever value.
         """
+        from fieldsync.conflicts import stands  # rare things load on first use, so that an import is quick
+
+        taken = conflict.winner if claim is None else claim
+        if taken not in conflict.claims:
+            raise DataError(f"{taken!r} is no claim of this conflict; to end it otherwise, write {conflict.field!r}")
         draft = self._draft(self._collection(conflict.collection), conflict.key, conflict.scope)
-        draft.keep((conflict.stored_as, KINDS["register"]), (claim or conflict.winner).value)
+        row = self._found.get(draft)
+        if row is None or not stands(self._open_batch().writer.dictionary, row.packed, conflict):
+            name = f"{conflict.collection} {conflict.key!r}"
+            raise NotFound(f"{name}: the conflict of {conflict.field!r} is not in the ledger as it was; look again")
+        draft.keep((conflict.stored_as, KINDS["register"]), taken.value)
 
     def erase(self, of: type[Record] | str, /, key: str, field: str, *, scope: str | None = None) -> None:
         """Take all that a record holds in a field away, on all replicas: it reads as if it had never been written.
@@ -120,6 +127,8 @@ class Transaction:
         apart, by who had not heard of this, stays. The transaction itself goes on reading it. NotFound, AmbiguousKey as
         get; DataError where the record is new, or the field is written in the same transaction.
         """
+        from fieldsync.erasing import cells_named
+
         collection = self._collection(of)
         draft = self._draft(collection, key, scope)
         row = self._found.get(draft)
@@ -129,11 +138,13 @@ class Transaction:
         if not cells and field not in collection.places:
             raise NotFound(f"{collection.name} holds no field {field!r} in this record")
         pending = self._pending(collection, draft.record.scope, key, row)
-        pending.erased.update(cells)
+        pending.erased |= cells
         self._erased.append((collection, pending))
 
     def dismiss(self, late: LateEdit) -> None:
         """Take what was written to a deleted record out of the ledger, on all replicas. NotFound if it is gone."""
+        from fieldsync.conflicts import dismiss
+
         dismiss(self._open_batch(), late)
 
     def recreate(self, late: LateEdit) -> None:
@@ -141,15 +152,19 @@ class Transaction:
 
         NotFound if that is in the ledger no more, AlreadyExists where a record of the key lives.
         """
+        from fieldsync.conflicts import recreate
+
         recreate(self._open_batch(), late)
 
     def collect(self) -> None:
         """Hand what the drafts were given to the write transaction."""
         for draft in self._open_drafts():
-            fields = None
-            if draft not in self._wishes:
-                fields = draft.just_given() if draft in self._created else draft.just_assigned()
-            if fields is None:
+            created = self._created.get(draft)
+            if draft in self._wishes:
+                self._collect(draft)
+            elif created is not None and (given := draft.just_given()) is not None:
+                created.plain = draft.collection.cells, given
+            elif created is not None or (fields := draft.just_assigned()) is None:
                 self._collect(draft)
             elif fields:
                 self._pending_of(draft).fields = fields
@@ -173,12 +188,12 @@ class Transaction:
         if draft in self._created:
             fields |= draft.began_with()
         if draft in self._wishes:
+            from fieldsync.carrying import WISH
+
             fields[WISH] = self._wishes[draft]
         if fields or elements or splices:
             pending = self._pending_of(draft)
-            pending.fields = fields
-            pending.elements.update(elements)
-            pending.splices.update(splices)
+            pending.fields, pending.elements, pending.splices = fields, elements, splices
 
     def close(self) -> None:
         """Refuse further use."""
