@@ -85,6 +85,15 @@ cdef inline const uint8_t *read_bytes(Reader *r, uint64_t size) noexcept nogil:
 
 cdef inline uint64_t read_varint(Reader *r) noexcept nogil:
     """LEB128, shortest form only."""
+    cdef uint8_t b
+    if r.at < r.end and r.at[0] < 128 and not r.bad:  # nearly always
+        b = r.at[0]
+        r.at += 1
+        return b
+    return read_long_varint(r)
+
+
+cdef inline uint64_t read_long_varint(Reader *r) noexcept nogil:
     cdef uint64_t out = 0
     cdef int shift = 0
     cdef uint8_t b
@@ -130,11 +139,10 @@ cdef inline uint64_t read_fixed(Reader *r) noexcept nogil:
 
 
 cdef inline uint64_t load_fixed(const uint8_t *p) noexcept nogil:
-    cdef uint64_t out = 0
-    cdef int i
-    for i in range(8):
-        out = (out << 8) | p[i]
-    return out
+    return (
+        <uint64_t>p[0] << 56 | <uint64_t>p[1] << 48 | <uint64_t>p[2] << 40 | <uint64_t>p[3] << 32
+        | <uint64_t>p[4] << 24 | <uint64_t>p[5] << 16 | <uint64_t>p[6] << 8 | <uint64_t>p[7]
+    )
 
 
 cdef inline void writer_free(Writer *w) noexcept nogil:

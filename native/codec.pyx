@@ -3,7 +3,7 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 from libc.string cimport memcpy
@@ -18,7 +18,7 @@ from bytes cimport (
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record, Stamp, add_cell, add_dot,
     add_incarnation, add_seen, author_count, cell_sorter, field_kind, field_name, fields_of, join_dots, order_addresses,
-    pack_incarnation, parse_record, record_free, same_dot, write_dots,
+    pack_incarnation, parse_head, parse_record, record_free, same_dot, write_dots,
 )
 
 import datetime
@@ -35,18 +35,7 @@ cdef enum:
     KIND_LIST = 49
     KIND_MAP = 57
 
-cdef enum:
-    PLAIN_STR = 1
-    PLAIN_INT = 2
-    PLAIN_FLOAT = 3
-    PLAIN_BOOL = 4
-    PLAIN_BYTES = 5
-    PLAIN_NUMBER = 6
-    OPTIONAL = 8
-
 cdef object _first = operator.itemgetter(0)
-cdef object INT_MIN = -(2 ** 63)
-cdef object INT_MAX = 2 ** 63 - 1
 cdef object EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 cdef object EPOCH_DAY = datetime.date(1970, 1, 1).toordinal()
 cdef object MICROSECOND = datetime.timedelta(microseconds=1)
@@ -330,45 +319,6 @@ def decode(bytes data not None):
         raise ValueError("not the canonical form of a value")
     r = reader_of(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
     return read_value(&r)
-
-
-cdef bint conforms_one(object value, uint8_t kind) except -1:
-    cdef Py_ssize_t size
-    if value is None:
-        return kind & OPTIONAL
-    kind &= ~OPTIONAL
-    if kind == PLAIN_STR:
-        if type(value) is not str:
-            return False
-        try:
-            PyUnicode_AsUTF8AndSize(value, &size)
-        except UnicodeEncodeError:
-            return False
-        return True
-    if kind == PLAIN_INT or (kind == PLAIN_NUMBER and type(value) is int):
-        return type(value) is int and INT_MIN <= value <= INT_MAX
-    if kind == PLAIN_FLOAT:
-        return type(value) is float
-    if kind == PLAIN_NUMBER:
-        return type(value) is float and math.isfinite(value)
-    if kind == PLAIN_BOOL:
-        return type(value) is bool
-    return kind == PLAIN_BYTES and type(value) is bytes
-
-
-def conforms(tuple values not None, bytes kinds not None):
-    """Whether each value is exactly of its kind, and so stored as it is. False says nothing: it may pass another door.
-
-    kinds: a byte a value: 1 str, 2 int of 64 bits, 3 float, 4 bool, 5 bytes, 6 a finite number; and 8: or None.
-    """
-    cdef Py_ssize_t i
-    cdef const uint8_t *kind = <const uint8_t *>PyBytes_AS_STRING(kinds)
-    if PyTuple_GET_SIZE(values) != PyBytes_GET_SIZE(kinds):
-        return False
-    for i in range(PyTuple_GET_SIZE(values)):
-        if not conforms_one(values[i], kind[i]):
-            return False
-    return True
 
 
 cdef object name_of(const Fields *fields, uint64_t field):
@@ -1117,22 +1067,18 @@ def updates(list records not None, bytes fields not None, bytes authors not None
 
 def incarnations(list records not None, bytes fields not None, bytes authors not None):
     """The names of the incarnations in each packed record: a list of (author id, seq, n) for each."""
-    cdef Fields f = fields_of(fields)
-    cdef Record record = Record(NULL, 0, 0)
-    cdef size_t i
-    cdef Incarnation *inc
+    cdef uint64_t count = author_count(authors)
+    cdef Incarnation inc
+    cdef Reader r, body
     cdef bytes data
     cdef list names
     cdef list out = []
-    try:
-        for data in records:
-            record.count = 0
-            parse_record(data, &record, &f, author_count(authors))
-            names = []
-            for i in range(record.count):
-                inc = &record.incarnations[i]
-                names.append((inc.name.author, inc.name.seq, inc.n))
-            out.append(names)
-        return out
-    finally:
-        record_free(&record)
+    for data in records:
+        r = reader_of(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+        names = []
+        while r.at < r.end:
+            if not parse_head(&r, &body, &inc, count):
+                raise ValueError("a packed record is damaged")
+            names.append((inc.name.author, inc.name.seq, inc.n))
+        out.append(names)
+    return out

@@ -2,8 +2,8 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
-from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
-from libc.stdlib cimport free, qsort, realloc
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, qsort, realloc
 from libc.string cimport memcmp, memset
 
 from bytes cimport (
@@ -16,18 +16,30 @@ from record cimport (
     field_name, fields_of, join_dots, order_addresses, order_incarnations, order_stamps, pack_incarnation,
     parse_incarnation, parse_record, reaches, record_free, same_dot, skip_dots, write_dots,
 )
-from siphash cimport Digest, digest_add, digest_subtract, siphash
+from siphash cimport Digest, SipState, big_word, digest_add, digest_subtract, load_little, sip_begin, sip_end, sip_word
+
+cdef enum:
+    PREFIX_BYTES = 48   # of what is hashed of a cell: the names of its incarnation and of its change
 
 ctypedef struct Event:
     Stamp dot        # the change that gained or lost a live cell
     long long by
+
+# The hash of what the cells of one incarnation with one stamp begin with.
+ctypedef struct Prefix:
+    Stamp incarnation
+    uint64_t n
+    Stamp stamp
+    SipState state
 
 # What merging one record needs besides the record: scratch memory, kept from one record to the next.
 ctypedef struct Work:
     Fields fields
     const uint8_t *authors
     uint64_t author_count
-    const uint8_t *key        # of the digest
+    SipState start            # of the digest's hashes, under its key
+    Prefix prefixes[2]        # the last ones: of what is gained, and of what is lost
+    size_t oldest
     Writer name               # the value of an existence cell: the list of the record's collection and key
     Digest digest
     Event *events
@@ -40,6 +52,13 @@ ctypedef struct Work:
     Writer packed
     Writer hashed
     bint failed
+
+# A record that is new in a scope, as other objects hold it: packed, and its key.
+ctypedef struct Fresh:
+    const uint8_t *data
+    size_t size
+    const uint8_t *key
+    size_t key_size
 
 # What a removal's author had seen at one address.
 ctypedef struct Sight:
@@ -56,6 +75,7 @@ cdef Work work_of(bytes fields, bytes authors) noexcept:
     work.fields = fields_of(fields)
     work.authors = <const uint8_t *>PyBytes_AS_STRING(authors)
     work.author_count = author_count(authors)
+    work.prefixes[0].n = work.prefixes[1].n = UINT64_MAX  # nobody's
     return work
 
 
@@ -71,9 +91,12 @@ cdef void work_free(Work *work) noexcept nogil:
 cdef void add_event(Work *work, const Stamp *dot, long long by) noexcept nogil:
     cdef Event *events
     cdef size_t room
-    if work.event_count and same_dot(&work.events[work.event_count - 1].dot, dot):
-        work.events[work.event_count - 1].by += by
-        return
+    cdef size_t i = work.event_count
+    while i and i + 2 > work.event_count:  # mostly one change's cells give way to another's
+        i -= 1
+        if same_dot(&work.events[i].dot, dot):
+            work.events[i].by += by
+            return
     if work.event_count == work.event_room:
         room = work.event_room * 2 + 32
         events = <Event *>realloc(work.events, room * sizeof(Event))
@@ -128,16 +151,29 @@ cdef void write_seen(Writer *w, const Work *work, const Cell *cell) noexcept nog
         qsort(w.data + start, count, 16, entry_sorter)
 
 
-cdef void start_hash(Work *work, const Incarnation *inc, const Stamp *stamp, uint8_t kind) noexcept nogil:
-    cdef Writer *w = &work.hashed
-    w.size = 0
-    write_author(w, work.authors, inc.name.author)
-    write_fixed(w, inc.name.seq)
-    write_fixed(w, inc.n)
-    write_author(w, work.authors, stamp.author)
-    write_fixed(w, stamp.seq)
-    write_fixed(w, stamp.time)
-    write_byte(w, kind)
+cdef const SipState *prefix_of(Work *work, const Incarnation *inc, const Stamp *stamp) noexcept nogil:
+    """The state after the names of the incarnation and of the change, which many cells share."""
+    cdef size_t i
+    cdef Prefix *p
+    for i in range(2):
+        p = &work.prefixes[i]
+        if order_stamps(&p.stamp, stamp) == 0 and same_dot(&p.incarnation, &inc.name) and p.n == inc.n:
+            return &p.state
+    p = &work.prefixes[work.oldest]
+    work.oldest = 1 - work.oldest
+    p.incarnation, p.n, p.stamp, p.state = inc.name, inc.n, stamp[0], work.start
+    sip_word(&p.state, load_little(work.authors + 8 * inc.name.author))
+    sip_word(&p.state, big_word(inc.name.seq))
+    sip_word(&p.state, big_word(inc.n))
+    sip_word(&p.state, load_little(work.authors + 8 * stamp.author))
+    sip_word(&p.state, big_word(stamp.seq))
+    sip_word(&p.state, big_word(stamp.time))
+    return &p.state
+
+
+cdef Digest end_hash(Work *work, const SipState *prefix) noexcept nogil:
+    work.failed = work.failed or work.hashed.failed
+    return sip_end(prefix[0], work.hashed.data, work.hashed.size, PREFIX_BYTES)
 
 
 cdef Digest hash_cell(Work *work, const Incarnation *inc, const Cell *cell) noexcept nogil:
@@ -145,7 +181,8 @@ cdef Digest hash_cell(Work *work, const Incarnation *inc, const Cell *cell) noex
     cdef Writer *w = &work.hashed
     cdef size_t size = 0
     cdef const uint8_t *name
-    start_hash(work, inc, &cell.stamp, cell.kind)
+    w.size = 0
+    write_byte(w, cell.kind)
     name = field_name(&work.fields, cell.field, &size)
     write_varint(w, size)
     write_bytes(w, name, size)
@@ -153,15 +190,14 @@ cdef Digest hash_cell(Work *work, const Incarnation *inc, const Cell *cell) noex
     write_bytes(w, cell.sub, cell.sub_size)
     write_seen(w, work, cell)
     write_bytes(w, cell.value, cell.value_size)
-    work.failed = work.failed or w.failed
-    return siphash(work.key, w.data, w.size)
+    return end_hash(work, prefix_of(work, inc, &cell.stamp))
 
 
 cdef Digest hash_existence(Work *work, const Incarnation *inc) noexcept nogil:
-    start_hash(work, inc, &inc.name, KIND_EXISTENCE)
+    work.hashed.size = 0
+    write_byte(&work.hashed, KIND_EXISTENCE)
     write_bytes(&work.hashed, work.name.data, work.name.size)
-    work.failed = work.failed or work.hashed.failed
-    return siphash(work.key, work.hashed.data, work.hashed.size)
+    return end_hash(work, prefix_of(work, inc, &inc.name))
 
 
 cdef void gain(Work *work, const Incarnation *inc, const Cell *cell) noexcept nogil:
@@ -465,11 +501,19 @@ cdef int number_sorter(const void *a, const void *b) noexcept nogil:
     return (one > other) - (one < other)
 
 
+cdef bint ascend(const uint64_t *numbers, size_t count) noexcept nogil:
+    cdef size_t i
+    for i in range(1, count):
+        if numbers[i - 1] > numbers[i]:
+            return False
+    return True
+
+
 cdef object changed_fields(Work *work):
     """Field ids, ascending, each once."""
     cdef size_t i
     cdef size_t kept = 0
-    if work.changed_count > 1:
+    if not ascend(work.changed, work.changed_count):
         qsort(work.changed, work.changed_count, sizeof(uint64_t), number_sorter)
     for i in range(work.changed_count):
         if kept == 0 or work.changed[i] != work.changed[kept - 1]:
@@ -484,8 +528,8 @@ cdef int event_sorter(const void *a, const void *b) noexcept nogil:
     return order_stamps(&(<const Event *>a).dot, &(<const Event *>b).dot)
 
 
-cdef object net_events(Work *work):
-    """(author, seq, by) for each change whose number of live cells here rose or fell, ascending."""
+cdef void net_events(Work *work) noexcept nogil:
+    """Leave one event for each change whose number of live cells here rose or fell, ascending."""
     cdef size_t i
     cdef size_t kept = 0
     cdef Event *events = work.events
@@ -501,23 +545,39 @@ cdef object net_events(Work *work):
             kept += 1
     if kept and events[kept - 1].by == 0:
         kept -= 1
-    return tuple([(events[i].dot.author, events[i].dot.seq, events[i].by) for i in range(kept)])
+    work.event_count = kept
 
 
-cdef object outcome(Work *work, const Record *record, object events):
+cdef object outcome(Work *work, const Record *record):
     """What became of one record: see merge."""
     cdef size_t i
+    cdef const Event *event
+    cdef list events = []
     cdef const Incarnation *inc
     cdef list headless = []
     for i in range(record.count):
         inc = &record.incarnations[i]
         if not inc.alive and inc.count:
             headless.append((inc.name.author, inc.name.seq, inc.n, pack_one(work, inc)))
-    return pack_alive(work, record), tuple(headless), changed_fields(work), events
+    for i in range(work.event_count):
+        event = &work.events[i]
+        events.append((event.dot.author, event.dot.seq, event.by))
+    return pack_alive(work, record), tuple(headless), changed_fields(work), tuple(events)
+
+
+cdef int merge_piece(Work *work, Record *now, const Record *piece, Record *next) except -1:
+    """Merge what comes into a record; `next` is scratch."""
+    cdef Record swap
+    merge_records(work, now, piece, next)
+    if work.failed:
+        raise MemoryError
+    swap = now[0]
+    now[0] = next[0]
+    next[0] = swap
+    return 0
 
 
 cdef object merge_one(Work *work, tuple olds, tuple pieces, tuple removals, Record *now, Record *piece, Record *next):
-    cdef Record swap
     cdef bytes data
     cdef Digest before = work.digest
     work.event_count = 0
@@ -530,19 +590,14 @@ cdef object merge_one(Work *work, tuple olds, tuple pieces, tuple removals, Reco
     for data in pieces:
         piece.count = 0
         parse_record(data, piece, &work.fields, work.author_count)
-        merge_records(work, now, piece, next)
-        if work.failed:
-            raise MemoryError
-        swap = now[0]
-        now[0] = next[0]
-        next[0] = swap
+        merge_piece(work, now, piece, next)
     apply_removals(work, now, removals)
     if work.failed:
         raise MemoryError
-    events = net_events(work)
-    if not events and work.digest.low == before.low and work.digest.high == before.high:
+    net_events(work)
+    if not work.event_count and work.digest.low == before.low and work.digest.high == before.high:
         return None
-    return outcome(work, now, events)
+    return outcome(work, now)
 
 
 cdef void sort_incarnations(Record *record) noexcept nogil:
@@ -592,7 +647,7 @@ def merge(list items not None, bytes key not None, bytes fields not None, bytes 
     cdef tuple name
     if PyBytes_GET_SIZE(key) != 16:
         raise ValueError("a digest key has 16 bytes")
-    work.key = <const uint8_t *>PyBytes_AS_STRING(key)
+    work.start = sip_begin(<const uint8_t *>PyBytes_AS_STRING(key))
     try:
         for olds, pieces, removals, name in items:
             work.name.size = 0
@@ -600,6 +655,82 @@ def merge(list items not None, bytes key not None, bytes fields not None, bytes 
                 name_record(&work, name[0], name[1])
             out.append(merge_one(&work, olds, pieces, removals, &now, &piece, &next))
         return out, (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")
+    finally:
+        record_free(&now)
+        record_free(&piece)
+        record_free(&next)
+        work_free(&work)
+
+
+cdef bint lives_in(const Record *record, const Record *piece) noexcept nogil:
+    """Whether a piece creates nothing, and all that it is of lives in a record."""
+    cdef size_t i
+    cdef size_t j = 0
+    for i in range(piece.count):
+        while j < record.count and order_incarnations(&record.incarnations[j], &piece.incarnations[i]) < 0:
+            j += 1
+        if j == record.count or order_incarnations(&record.incarnations[j], &piece.incarnations[i]) != 0:
+            return False
+        if piece.incarnations[i].alive or not record.incarnations[j].alive:
+            return False
+    return True
+
+
+cdef int tell_events(Work *work, dict told, object number) except -1:
+    """Add up what changes gained and lost, and in which rows: (author, seq) -> [by, rows gained in, rows lost in]."""
+    cdef size_t i
+    cdef list one
+    net_events(work)
+    for i in range(work.event_count):
+        dot = (work.events[i].dot.author, work.events[i].dot.seq)
+        found = told.get(dot)
+        if found is None:
+            found = told[dot] = [0, [], []]
+        one = found
+        one[0] += work.events[i].by
+        (<list>one[1 if work.events[i].by > 0 else 2]).append(number)
+    return 0
+
+
+def edit(list rows not None, dict pieces not None, int64_t scope, bytes key not None, bytes fields not None,
+         bytes authors not None):
+    """Merge pieces into records of a scope in which all that they are of lives; None where something does not.
+
+    rows: (number, scope, name, packed) each; pieces: number -> packed pieces. Returns the records that changed, as
+    (number, packed) and by their names; (author, seq) -> [by, rows gained in, rows lost in] for each change whose
+    number of live cells changed; and the 16 bytes to add to the scope's digest.
+    """
+    cdef Work work = work_of(fields, authors)
+    cdef Record now = Record(NULL, 0, 0)
+    cdef Record piece = Record(NULL, 0, 0)
+    cdef Record next = Record(NULL, 0, 0)
+    cdef bytes data, packed
+    cdef int64_t held
+    cdef Digest before
+    cdef list updates = []
+    cdef list names = []
+    cdef dict told = {}
+    if PyBytes_GET_SIZE(key) != 16:
+        raise ValueError("a digest key has 16 bytes")
+    work.start = sip_begin(<const uint8_t *>PyBytes_AS_STRING(key))
+    try:
+        for number, held, name, packed in rows:
+            if held != scope:
+                return None
+            before = work.digest
+            work.event_count = work.changed_count = now.count = 0
+            parse_record(packed, &now, &work.fields, work.author_count)
+            for data in pieces[number]:
+                piece.count = 0
+                parse_record(data, &piece, &work.fields, work.author_count)
+                if not lives_in(&now, &piece):
+                    return None
+                merge_piece(&work, &now, &piece, &next)
+            tell_events(&work, told, number)
+            if work.event_count or work.digest.low != before.low or work.digest.high != before.high:
+                updates.append((number, pack_alive(&work, &now)))
+                names.append(name)
+        return updates, names, told, (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")
     finally:
         record_free(&now)
         record_free(&piece)
@@ -743,30 +874,66 @@ cdef Status add_fresh(Work *work, Record *record, const uint8_t *data, size_t si
     return NO_MEMORY if work.failed else DONE
 
 
+cdef Status add_all(Work *work, Record *record, const Fresh *collection, const Fresh *some,
+                    size_t count) noexcept nogil:
+    """Add records of a collection, which is given as the key alone, to the digest."""
+    cdef Writer *w = &work.name
+    cdef size_t i
+    cdef Status status
+    for i in range(count):
+        w.size = 0
+        write_byte(w, TAG_LIST)
+        write_varint(w, 2)
+        write_tagged_text(w, collection.key, collection.key_size)
+        write_tagged_text(w, some[i].key, some[i].key_size)
+        status = NO_MEMORY if w.failed else add_fresh(work, record, some[i].data, some[i].size)
+        if status != DONE:
+            return status
+    return DONE
+
+
+cdef int fill_key(Fresh *one, str key) except -1:
+    cdef Py_ssize_t size = 0
+    one.key = <const uint8_t *>PyUnicode_AsUTF8AndSize(key, &size)
+    one.key_size = <size_t>size
+    return 0
+
+
 def fresh(list pieces not None, str collection not None, list keys not None, bytes key not None, bytes fields not None,
           bytes authors not None):
     """What records of one collection, new in a scope, add to its digest: the 16 bytes that merge would give."""
     cdef Work work = work_of(fields, authors)
     cdef Record record = Record(NULL, 0, 0)
-    cdef const uint8_t *start
-    cdef size_t size
+    cdef tuple held = (tuple(pieces), tuple(keys))  # so that nobody takes one away while other threads run
+    cdef size_t count = <size_t>len(held[0])
+    cdef Fresh *some = NULL
+    cdef Fresh named
+    cdef size_t i
     cdef Status status
     cdef bytes data
-    cdef str name
     if PyBytes_GET_SIZE(key) != 16:
         raise ValueError("a digest key has 16 bytes")
-    work.key = <const uint8_t *>PyBytes_AS_STRING(key)
+    if <size_t>len(held[1]) != count:
+        raise ValueError("as many keys as records")
+    work.start = sip_begin(<const uint8_t *>PyBytes_AS_STRING(key))
     try:
-        for data, name in zip(pieces, keys, strict=True):
-            name_record(&work, collection, name)
-            start, size = <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data)
-            status = add_fresh(&work, &record, start, size)
-            if status == NO_MEMORY:
-                raise MemoryError
-            if status != DONE:
-                raise ValueError("not one live incarnation")
+        some = <Fresh *>calloc(count + 1, sizeof(Fresh))
+        if some == NULL:
+            raise MemoryError
+        fill_key(&named, collection)
+        for i in range(count):
+            data = held[0][i]
+            some[i].data, some[i].size = <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data)
+            fill_key(&some[i], held[1][i])
+        with nogil:
+            status = add_all(&work, &record, &named, some, count)
+        if status == NO_MEMORY:
+            raise MemoryError
+        if status != DONE:
+            raise ValueError("not one live incarnation")
         return (work.digest.low | <object>work.digest.high << 64).to_bytes(16, "little")
     finally:
+        free(some)
         record_free(&record)
         work_free(&work)
 

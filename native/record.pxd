@@ -290,30 +290,38 @@ cdef inline bint reaches(const uint8_t *seen, size_t size, const Stamp *stamp) n
     return False
 
 
+cdef inline bint parse_head(Reader *r, Reader *body, Incarnation *inc, uint64_t authors) noexcept nogil:
+    """The name of the next incarnation of a record, of which `body` has the rest; False for bytes that are none."""
+    cdef uint64_t size = read_varint(r)
+    cdef const uint8_t *data = read_bytes(r, size)
+    cdef uint8_t flags
+    if r.bad:
+        return False
+    body[0] = reader_of(data, size)
+    flags = read_byte(body)
+    inc.alive = flags & ALIVE
+    inc.name.author = read_below(body, authors)
+    inc.name.seq = read_varint(body)
+    inc.n = read_varint(body)
+    inc.name.time = read_fixed(body) if inc.alive else 0
+    return not body.bad and flags <= ALIVE
+
+
 cdef inline Status parse_incarnation(Reader *r, Incarnation *inc, const Fields *fields,
                                      uint64_t authors) noexcept nogil:
     """One incarnation of a record from bytes of this file; the cells point into them."""
     cdef Stamp few[32]
     cdef Stamp *stamps = few
     cdef Stamp *more = NULL
-    cdef uint64_t size = read_varint(r)
-    cdef const uint8_t *data = read_bytes(r, size)
     cdef Reader body
-    cdef uint8_t flags, head
+    cdef uint8_t head
     cdef uint64_t count, i, index, time
     cdef Cell *cell
     cdef Status status = BAD_BYTES
-    if r.bad:
+    if not parse_head(r, &body, inc, authors):
         return BAD_BYTES
-    body = reader_of(data, size)
-    flags = read_byte(&body)
-    inc.alive = flags & ALIVE
-    inc.name.author = read_below(&body, authors)
-    inc.name.seq = read_varint(&body)
-    inc.n = read_varint(&body)
-    inc.name.time = read_fixed(&body) if inc.alive else 0
     count = read_below(&body, left(&body) + 1)
-    if body.bad or flags > ALIVE:
+    if body.bad:
         return BAD_BYTES
     if count + 1 > 32:
         more = <Stamp *>malloc((count + 1) * sizeof(Stamp))

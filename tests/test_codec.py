@@ -500,9 +500,3 @@ def test_damaged_records_are_read_or_refused(history, at, data):
     ):
         with suppress(ValueError):
             act(bytes(packed[:end]))
-
-
-def test_rows_conform_as_a_whole():
-    assert codec.conforms(("a", 5, None), b"\x01\x02\x0b")
-    for values, kinds in ((("a", 5), b"\x01"), (("a", "b"), b"\x01\x02"), ((), b"\x01"), (("a",), b"\x00")):
-        assert not codec.conforms(values, kinds)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from decimal import Decimal
+from random import Random
 
 import pytest
 from hypothesis import example, given
@@ -10,12 +11,12 @@ from hypothesis import strategies as st
 
 import fieldsync as fs
 from fieldsync._native import numbers
-from fieldsync.apply import _runs, compress, expand
 from fieldsync.collection import Collection
 from fieldsync.context import Context
+from fieldsync.entries import compress, expand, runs_of
 from fieldsync.errors import LimitExceeded
 from fieldsync.store import Entry
-from fieldsync.syncing import giving
+from fieldsync.syncing import giving, taking
 from fieldsync.transaction import check_names
 
 ANY = st.one_of(
@@ -73,8 +74,8 @@ def test_a_new_record_lands_alike_whether_it_is_usual_or_not(tmp_path):
 @given(st.lists(st.integers(0, 40), unique=True, min_size=1).map(sorted), st.integers(1, 9))
 def test_new_records_in_a_row_are_the_runs_of_their_entries(some, first):
     singles = [Entry(3, n, first + i, 1) for i, n in enumerate(some)]
-    assert _runs(3, some, first) == compress(singles)
-    assert expand(_runs(3, some, first)) == singles
+    assert runs_of(3, some, first) == compress(singles)
+    assert expand(runs_of(3, some, first)) == singles
 
 
 @given(st.lists(st.tuples(*[st.integers(-(2**61), 2**61)] * 4)))
@@ -168,3 +169,132 @@ def test_many_records_read_as_each_alone(tmp_path):
         assert every["k3"].as_dict() == {
             "key": "k3", "scope": "s", "kept": ("xxx",), "total": 3, "tags": frozenset({"3"}), "price": Decimal(3)
         }  # fmt: skip
+
+
+class Mixed(fs.Record, table="mixed"):
+    name: str = ""
+    total: fs.Counter
+    tags: set[str]
+
+
+def edit(db, chance, times, removes=0.0):
+    """Random fields of some records, a transaction each time, and now and then a record removed."""
+    for _ in range(times):
+        with db.write() as tx:
+            for one in chance.sample(db[Thing].all(), 8):
+                tx.update(Thing, one.key, count=chance.randrange(99))
+            for one in chance.sample(db[Mixed].all(), 8):
+                mixed = tx.get(Mixed, one.key)
+                mixed.name, mixed.total = chance.choice("abc"), mixed.total + 1
+                mixed.tags.add(chance.choice("xyz"))
+            if chance.random() < removes:
+                tx.delete(Thing, chance.choice(db[Thing].all()).key)
+
+
+def pair_of(folder, seed):
+    """A giver and a taker of one scope, who created some keys apart, met, and wrote on; odd ones removed as well."""
+    chance = Random(seed)
+    giver, taker = (fs.open(folder / name, Thing, Mixed) for name in ("giver.db", "taker.db"))
+    for db in (giver, taker):
+        with db.write() as tx:
+            for n in chance.sample(range(30), 24):
+                tx.create(Thing, scope="s", key=f"k{n}", name="a", count=n)
+                tx.create(Mixed, scope="s", key=f"k{n}")
+    taker.sync(giver)
+    edit(giver, chance, 6, removes=seed % 2 * 0.3)
+    edit(taker, chance, chance.randrange(3), removes=seed % 2 * 0.3)
+    return giver, taker
+
+
+def lacking(taker, giver):
+    """Of one scope: the giver's context, and what of it the taker lacks."""
+    contexts = []
+    for db in (taker, giver):
+        with db.replica.store.reading() as reader:
+            contexts.append(reader.context(reader.scope("s").id))
+    return contexts[1], contexts[1] - contexts[0]
+
+
+def given_by(db, dots):
+    with db.replica.store.reading() as reader:
+        return [chunk for chunk, _ in giving.give(reader, reader.scope("s"), dots)]
+
+
+class Undone(Exception):
+    pass
+
+
+def all_of(writer):
+    tables = [name for (name,) in writer._db.execute("SELECT name FROM sqlite_schema WHERE type='table' ORDER BY name")]
+    return {name: sorted(writer._db.execute(f"SELECT * FROM {name}"), key=repr) for name in tables if "fts" not in name}
+
+
+def taken_by(db, giver, chunks):
+    """What taking chunks makes of a file, and tells, before it is undone."""
+    told = []
+    try:
+        with db.replica.store.writing() as writer:
+            scope = writer.scope("s")
+            declared = writer.context(scope.id)
+            for chunk in chunks:
+                scope, taken = taking.take(writer, scope, declared, giver, chunk, 2**41)
+                told.append((taken.changes, sorted(taken.touched), taken.dots, taken.refused))
+            writer.save_scope(scope)
+            told.append(all_of(writer))
+            raise Undone
+    except Undone:
+        return told
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_edits_land_alike_whether_alone_or_not(tmp_path, monkeypatch, seed):
+    landed = []
+    giver, taker = pair_of(tmp_path, seed)
+    with giver, taker:
+        context, dots = lacking(taker, giver)
+        chunks = given_by(giver, dots)
+        real = taking.land_edits
+        monkeypatch.setattr(taking, "land_edits", lambda *args: landed.append(real(*args)) or landed[-1])
+        fast = taken_by(taker, context, chunks)
+        monkeypatch.setattr(taking, "land_edits", lambda *_: None)
+        assert taken_by(taker, context, chunks) == fast
+    assert any(landed) or seed % 2
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_is_remembered_is_given_as_it_would_be_read(tmp_path, seed):
+    giver, taker = pair_of(tmp_path, seed)
+    with giver, taker:
+        taker.sync(giver)
+        edit(giver, Random(-seed), 4)
+        for db, other in ((giver, Context()), (taker, Context()), (giver, lacking(taker, giver)[1])):
+            with db.replica.store.reading() as reader:
+                dots = other or reader.context(reader.scope("s").id)
+                remembered = [dot for _, dot in db.replica.store.lately._edits]
+            fast = given_by(db, dots)
+            db.replica.store.lately.clear()
+            assert given_by(db, dots) == fast
+            assert remembered or db is giver
+
+
+def test_what_is_remembered_is_bounded_and_goes_with_what_replaces_it(tmp_path, monkeypatch):
+    with fs.open(tmp_path / "a.db", Thing) as db:
+        lately = db.replica.store.lately
+        with db.write() as tx:
+            for n in range(5):
+                tx.create(Thing, scope="s", key=f"k{n}", name="a", count=n)
+        assert not lately._edits
+        for n in (1, 2, 2, 3):
+            with db.write() as tx:
+                tx.update(Thing, f"k{n}", count=100 + n)
+        assert [sum(map(len, edits.pieces.values())) for edits in lately._edits.values()] == [1, 0, 1, 1]
+        held = lately._bytes
+        monkeypatch.setattr("fieldsync.sqlite.lately.LATELY_BYTES_MAX", held)
+        with db.write() as tx:
+            tx.update(Thing, "k4", count=9)
+        assert len(lately._edits) < 5
+        assert 0 < lately._bytes <= held
+        db.verify(repair=True)
+        db.leave("s", lose_pending=True)
+        assert not lately._edits
+        assert lately._bytes == 0

@@ -200,6 +200,48 @@ def test_many_records_in_one_call_are_as_many_calls(several, chance):
     assert int.from_bytes(digest, "little") == total % 2**128
 
 
+@given(st.lists(histories, min_size=1, max_size=3), chances)
+def test_edits_of_what_lives_are_merged_as_all_else(several, chance):
+    """And nothing else is: nothing that creates, nor what is of other incarnations than the living ones."""
+    rows, pieces, items, belong = [], {}, [], []
+    for number, history in enumerate(several, 5):
+        old, *parts_of = history.portions(chance, 3)
+        old, edits = model.living(old), [{n: inc for n, inc in one.items() if inc.time is None} for one in parts_of]
+        if not old:
+            continue
+        belong.append(all(one.keys() <= old.keys() for one in edits))
+        rows.append((number, 3, f"key {number}", NUMBERS.pack(old)))
+        pieces[number] = tuple(NUMBERS.pack(one) for one in edits)
+        items.append(((NUMBERS.pack(old),), pieces[number], (), None))
+    found = merge.edit(rows, pieces, 3, KEY, FIELD_BYTES, AUTHOR_BYTES)
+    assert (found is not None) == all(belong)
+    assert not rows or merge.edit(rows, pieces, 4, KEY, FIELD_BYTES, AUTHOR_BYTES) is None  # another scope's
+    if found is None:
+        return
+    updates, names, events, digest = found
+    outcomes, expected = merge.merge(items, KEY, FIELD_BYTES, AUTHOR_BYTES)
+    assert digest == expected
+    changed = [(row, outcome) for row, outcome in zip(rows, outcomes, strict=True) if outcome is not None]
+    assert updates == [(row[0], outcome[0]) for row, outcome in changed]
+    assert names == [row[2] for row, _ in changed]
+    told = {}
+    for row, (_, headless, _, some) in changed:
+        assert not headless
+        for author, seq, by in some:
+            one = told.setdefault((author, seq), [0, [], []])
+            one[0] += by
+            one[1 if by > 0 else 2].append(row[0])
+    assert events == told
+
+
+@given(histories, chances)
+def test_what_creates_is_no_edit(history, chance):
+    (record,) = history.portions(chance, 1)
+    if model.living(record):
+        packed = NUMBERS.pack(model.living(record))
+        assert merge.edit([(1, 1, "k", packed)], {1: (packed,)}, 1, KEY, FIELD_BYTES, AUTHOR_BYTES) is None
+
+
 @given(histories)
 def test_fresh_records_weigh_what_merging_them_gives(history):
     one = [{name: inc} for one in history.replicas for name, inc in model.living(one.record).items()]
@@ -217,7 +259,7 @@ def test_only_one_live_incarnation_is_fresh():
         with pytest.raises(ValueError, match="live"):
             merge.fresh([packed], "orders", ["1"], KEY, FIELD_BYTES, AUTHOR_BYTES)
     for keys, key in (([], KEY), (["1"], b"short")):
-        with pytest.raises(ValueError, match=r"16|argument"):
+        with pytest.raises(ValueError, match=r"16|as many"):
             merge.fresh([live], "orders", keys, key, FIELD_BYTES, AUTHOR_BYTES)
 
 
@@ -378,6 +420,7 @@ def test_damaged_records_and_removals_are_merged_or_refused(history, chance, dat
     packed = tuple((*removal[:3], bytes(raw)) for removal, raw in zip(removals, raws[2:], strict=True))
     try:
         merge.merge([((bytes(raws[0]),), (bytes(raws[1]),), packed, None)], KEY, FIELD_BYTES, AUTHOR_BYTES)
+        merge.edit([(1, 1, "k", bytes(raws[0]))], {1: (bytes(raws[1]),)}, 1, KEY, FIELD_BYTES, AUTHOR_BYTES)
         merge.removals(bytes(raws[0]), FIELD_BYTES)
     except ValueError:
         pass

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync import record
 from fieldsync.changes import REMOVING
-from fieldsync.store import HEADLESS, ChangeRow, Dot, Entry, OrphanRow, Row
+from fieldsync.entries import compress, compress_removals, entry, expand, runs_of
+from fieldsync.errors import Corrupt
+from fieldsync.limits import MERGE_RECORDS_MAX
+from fieldsync.store import HEADLESS, ChangeRow, Dot, Edits, Entry, OrphanRow, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from fieldsync.record import MergeItem, Outcome, Removal
+    from fieldsync.record import Edited, MergeItem, Outcome, Removal
     from fieldsync.store import Scope, Writer
 
 
@@ -93,6 +97,14 @@ class NewRecords:
     records: list[tuple[int, str, bytes]]
 
 
+@dataclass(slots=True)
+class RecordEdits:
+    """What changes edited in records that the index has."""
+
+    rows: dict[int, dict[int, tuple[bytes, ...]]] = field(default_factory=dict)  # collection -> row -> pieces
+    pieces: dict[Dot, dict[int, dict[int, bytes]]] = field(default_factory=dict)  # the same by change
+
+
 class Landed(NamedTuple):
     """What one call of land, or of land_new, did, for the audit log (recording.py)."""
 
@@ -116,16 +128,17 @@ class _Batch:
     next_rows: dict[int, int] = field(default_factory=dict)
     moved: list[tuple[bytes, Entry, Target | None]] = field(default_factory=list)  # packed cells and their new row
     touched: list[Touched] = field(default_factory=list)
+    pieces: dict[Dot, dict[int, dict[int, bytes]]] = field(default_factory=dict)  # of edits, by collection and row
+    edits: dict[Dot, Edits] = field(default_factory=dict)  # changes whose cells all live
+    remembered: set[Dot] = field(default_factory=set)  # earlier ones whose edits are remembered
+    stale: list[tuple[Dot, int, int]] = field(default_factory=list)  # of these, pieces of which less lives now
 
 
 def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arrival]) -> tuple[Scope, list[Touched]]:
     """Merge a batch into a scope, inside a write transaction; returns the scope with its new digest, not yet saved."""
-    items = [target.merge_item() for target in targets]
-    outcomes, difference = record.merge_all(writer.dictionary, record.digest_key(scope.name), items)
-    batch = _Batch()
-    for target, outcome in zip(targets, outcomes, strict=True):
-        if outcome is not None:
-            _settle(writer, scope, batch, target, outcome)
+    batch = _Batch(remembered=writer.remembered(scope.id))
+    for first in range(0, len(targets), MERGE_RECORDS_MAX):
+        scope = _merge(writer, scope, batch, targets[first : first + MERGE_RECORDS_MAX], arrivals)
     if batch.moved:
         _place_moved(writer, batch)
     _write_rows(writer, batch)
@@ -136,8 +149,8 @@ def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arr
         for removal in target.removals
     }
     _write_index(writer, scope, batch, arrivals, names)
-    writer.note_landed(Landed(scope.name, targets, outcomes, arrivals, []))
-    return scope._replace(digest=record.add_digests(scope.digest, difference)), batch.touched
+    writer.note_edits(scope.id, batch.edits, batch.stale)
+    return scope, batch.touched
 
 
 def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scope, list[Touched]]:
@@ -155,7 +168,7 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
         difference = record.digest_of_new(writer.dictionary, digest_key, list(pieces), new.collection_name, list(keys))
         scope = scope._replace(digest=record.add_digests(scope.digest, difference))
         _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
-        entries.extend(_runs(new.collection, numbers, first))
+        entries.extend(runs_of(new.collection, numbers, first))
         touched.extend([_touched((new.collection, scope.name, key, False, True)) for key in keys])
     writer.put_changes(
         scope.id,
@@ -168,11 +181,57 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
     return scope, touched
 
 
+def land_edits(
+    writer: Writer, scope: Scope, edits: RecordEdits, arrivals: list[Arrival]
+) -> tuple[Scope, list[Touched]] | None:
+    """As land, of edits alone, with few objects for each; None, and nothing is written, where a record is not there."""
+    batch = _Batch(remembered=writer.remembered(scope.id), pieces=edits.pieces)
+    key, digest = record.digest_key(scope.name), scope.digest
+    for collection, pieces in edits.rows.items():
+        rows = writer.by_id(collection, sorted(pieces))
+        if len(rows) < len(pieces):
+            return None
+        for first in range(0, len(rows), MERGE_RECORDS_MAX):
+            some = rows[first : first + MERGE_RECORDS_MAX]
+            edited = record.edit_all(writer.dictionary, key, scope.id, some, pieces)
+            if edited is None:
+                return None
+            digest = record.add_digests(digest, edited.difference)
+            batch.updates[collection] += edited.updates
+            batch.touched += [_touched((collection, scope.name, name, True, True)) for name in edited.keys]
+            _add_events(batch, collection, edited)
+    _write_rows(writer, batch)
+    _write_index(writer, scope, batch, arrivals, {})
+    writer.note_edits(scope.id, batch.edits, batch.stale)
+    return scope._replace(digest=digest), batch.touched
+
+
+def _add_events(batch: _Batch, collection: int, edited: Edited) -> None:
+    """Where changes came to have cells, and lost them."""
+    for dot, (by, gained, lost) in edited.events.items():
+        batch.live[dot] = batch.live.get(dot, 0) + by
+        if gained:
+            batch.places[dot] += [entry((collection, -1, number, 1)) for number in gained]
+        if dot in batch.remembered:
+            batch.stale += [(dot, collection, number) for number in lost]
+
+
+def _merge(writer: Writer, scope: Scope, batch: _Batch, targets: list[Target], arrivals: list[Arrival]) -> Scope:
+    """Merge some of a batch, so that what came of them is gone before the next; returns the scope, its digest new."""
+    items = [target.merge_item() for target in targets]
+    outcomes, difference = record.merge_all(writer.dictionary, record.digest_key(scope.name), items)
+    for target, outcome in zip(targets, outcomes, strict=True):
+        if outcome is not None:
+            _settle(writer, scope, batch, target, outcome)
+    writer.note_landed(Landed(scope.name, targets, outcomes, arrivals, []))
+    return scope._replace(digest=record.add_digests(scope.digest, difference))
+
+
 def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome: Outcome) -> None:
     """Turn what became of one target into rows to write and places to enter in the index."""
     live, headless, _, events = outcome
     collection, row, key = target.collection, target.row, target.key
-    number = row.id if row is not None else 0
+    number = row[0] if row is not None else 0
     if live and row is not None:
         batch.updates[collection].append((number, live))
     elif live:
@@ -184,11 +243,17 @@ def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome
     if live or row is not None:
         assert key is not None
         batch.touched.append(_touched((collection, scope.name, key, row is not None, bool(live))))
+    gained, created = batch.live, target.created
     for author, seq, by in events:
         dot = (author, seq)
-        batch.live[dot] = batch.live.get(dot, 0) + by
+        gained[dot] = gained.get(dot, 0) + by
         if by > 0 and live:
-            batch.places[dot].append(_entry((collection, target.number_in(dot), number, 1)))
+            n = created.get(dot, -1) if created else -1
+            batch.places[dot].append(entry((collection, n, number, 1)))
+            if n < 0 and len(target.pieces) == 1:
+                batch.pieces.setdefault(dot, {}).setdefault(collection, {})[number] = target.pieces[0]
+        elif dot in batch.remembered:
+            batch.stale.append((dot, collection, number))
     if headless or target.orphans:
         _settle_headless(writer, scope, batch, target, outcome, number)
 
@@ -250,6 +315,8 @@ def _write_index(
         known = writer.change(scope.id, arrival.dot) if arrival.may_be_known else None
         gained = batch.live.pop(arrival.dot, 0)
         places = batch.places.pop(arrival.dot, [])
+        if gained == arrival.parts and arrival.dot in batch.pieces:
+            batch.edits[arrival.dot] = Edits(arrival.parts, batch.pieces[arrival.dot])
         if arrival.flags & REMOVING:
             kept = writer.removals_by(scope.id, arrival.dot, known.entries) if known else []
             writer.put_removals(scope.id, arrival.dot, arrival.removals, names)
@@ -268,7 +335,41 @@ def _write_index(
     if rows:
         writer.put_changes(scope.id, rows)
     if losses:
-        writer.lose_cells(scope.id, losses)
+        _thin(writer, scope, writer.lose_cells(scope.id, losses))
+
+
+def _thin(writer: Writer, scope: Scope, dots: list[Dot]) -> None:
+    """Take the rows in which no cell of a change lives any more out of its entries, so that these follow what lives."""
+    rows = []
+    for dot in dots:
+        change = writer.change(scope.id, dot)
+        assert change is not None
+        places = expand(change.entries)
+        with suppress(Corrupt):  # of another record: that is for who reads it, and for a repair
+            living = _living(writer, scope, dot, places)
+            rows.append(change._replace(entries=compress(place for place in places if (place[0], place[2]) in living)))
+    if rows:
+        writer.put_changes(scope.id, rows)
+
+
+def _living(writer: Writer, scope: Scope, dot: Dot, places: list[Entry]) -> set[tuple[int, int]]:
+    """Of some rows, as (collection, row), those in which a change has cells."""
+    numbers = defaultdict(set)
+    for collection, _, row, _ in places:
+        numbers[collection].add(row)
+    orphans = writer.orphans_by_id(sorted(numbers.pop(HEADLESS, ())))
+    held = [(HEADLESS, one.id, one.packed) for one in orphans]
+    for collection, ids in numbers.items():
+        found = writer.by_id(collection, sorted(ids))
+        held += [(collection, row.id, row.packed) for row in found if row.scope == scope.id]
+    packed = [one for *_, one in held]
+    stamps, names = record.stamps(writer.dictionary, packed), record.incarnations(writer.dictionary, packed)
+    return {
+        (collection, row)
+        for (collection, row, _), cells, incarnations in zip(held, stamps, names, strict=True)
+        if any(cell[2:4] == dot for cell in cells)
+        or (collection != HEADLESS and any(name[:2] == dot for name in incarnations))
+    }
 
 
 def _entered(arrival: Arrival, known: ChangeRow | None, live: int, entries: list[Entry]) -> ChangeRow:
@@ -294,57 +395,6 @@ def _moved(writer: Writer, scope: Scope, batch: _Batch) -> list[ChangeRow]:
     return rows
 
 
-def _runs(collection: int, numbers: Iterable[int], first: int) -> list[Entry]:
-    """The entries of new records of those numbers, in rows one after the other."""
-    runs: list[Entry] = []
-    n = count = 0
-    for number in numbers:
-        if number != n + count and count:
-            runs.append(Entry(collection, n, first, count))
-            first, count = first + count, 0
-        n = n if count else number
-        count += 1
-    return [*runs, Entry(collection, n, first, count)]
-
-
-def compress(entries: Iterable[Entry]) -> list[Entry]:
-    """Entries of single rows, which may be there twice, as runs, sorted."""
-    runs: list[Entry] = []
-    collection = n = row = count = 0
-    for place in sorted(set(entries)):
-        follows = place[2] == row + count and place[0] == collection
-        if count and follows and place[1] == (n + count if n >= 0 else -1):
-            count += 1
-            continue
-        if count:
-            runs.append(_entry((collection, n, row, count)))
-        collection, n, row, count = place
-    if count:
-        runs.append(_entry((collection, n, row, count)))
-    return runs
-
-
-def compress_removals(removals: Iterable[Removal]) -> list[Entry]:
-    """What the entries of a change of removals say: runs of the incarnations that it names."""
-    runs: list[Entry] = []
-    for author, seq, n in sorted(removal[:3] for removal in removals):
-        if runs and runs[-1][:2] == (author, seq) and n == runs[-1].row + runs[-1].count:
-            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
-        else:
-            runs.append(Entry(author, seq, n, 1))
-    return runs
-
-
-def expand(entries: Iterable[Entry]) -> list[Entry]:
-    """Runs as entries of single rows."""
-    return [
-        Entry(run.collection, run.n + i if run.n >= 0 else -1, run.row + i, 1)
-        for run in entries
-        for i in range(run.count)
-    ]
-
-
 # past the arguments of __new__, which for each of many rows cost more than the tuple
-_entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
 _row: Callable[[tuple[int, int, str, bytes]], Row] = partial(tuple.__new__, Row)
 _touched: Callable[[tuple[int, str, str, bool, bool]], Touched] = partial(tuple.__new__, Touched)

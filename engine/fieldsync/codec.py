@@ -9,7 +9,6 @@ from fieldsync._native import codec as _kernel
 from fieldsync._native.codec import (
     Unknown,
     Updates,
-    conforms,
     create,
     incarnations,
     read,
@@ -26,7 +25,6 @@ __all__ = [
     "Unknown",
     "Updates",
     "add",
-    "conforms",
     "create",
     "decode",
     "encode",

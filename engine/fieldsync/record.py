@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fieldsync.context import Context
+    from fieldsync.store import Row
 
 SHOWN = frozenset({Kind.REGISTER, Kind.COUNTER, Kind.SET, *texts.KINDS})  # kinds of cells that records show
 Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
@@ -37,6 +38,15 @@ class Birth(NamedTuple):
     seq: int
     n: int
     time: int
+
+
+class Edited(NamedTuple):
+    """What edits of some records made of these, as far as they changed."""
+
+    updates: list[tuple[int, bytes]]  # (row number, packed)
+    keys: list[str]  # of the same
+    events: dict[tuple[int, int], tuple[int, list[int], list[int]]]  # change -> live cells gained; in which rows; lost
+    difference: bytes  # of the scope's digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,11 +219,11 @@ def births(packed: bytes) -> list[Birth]:
     """The heads of the incarnations in a packed record, which a kernel has found readable."""
     found, at = [], 0
     while at < len(packed):
-        size, at = _varint(packed, at)
+        size, at = varint(packed, at)
         end, alive = at + size, packed[at]
-        author, inner = _varint(packed, at + 1)
-        seq, inner = _varint(packed, inner)
-        n, inner = _varint(packed, inner)
+        author, inner = varint(packed, at + 1)
+        seq, inner = varint(packed, inner)
+        n, inner = varint(packed, inner)
         found.append(Birth(author, seq, n, int.from_bytes(packed[inner : inner + 8]) if alive else 0))
         at = end
     return found
@@ -223,7 +233,7 @@ def incarnation(packed: bytes, name: tuple[int, int, int]) -> bytes | None:
     """The part of a packed record, which a kernel has found readable, that is one incarnation; None without it."""
     at = 0
     while at < len(packed):
-        size, inner = _varint(packed, at)
+        size, inner = varint(packed, at)
         one = packed[at : inner + size]
         if births(one)[0][:3] == name:
             return one
@@ -231,7 +241,8 @@ def incarnation(packed: bytes, name: tuple[int, int, int]) -> bytes | None:
     return None
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number as packed cells have it, and where what follows it begins. IndexError where the bytes end before."""
     value = shift = 0
     while data[at] & 0x80:
         value |= (data[at] & 0x7F) << shift
@@ -245,6 +256,17 @@ def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tup
         return merge.merge(items, key, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
+
+
+def edit_all(
+    dictionary: Dictionary, key: bytes, scope: int, rows: Sequence[Row], pieces: dict[int, tuple[bytes, ...]]
+) -> Edited | None:
+    """Merge pieces, by row number, into records of a scope; None where they create anything, or are of what is gone."""
+    try:
+        found = merge.edit(rows, pieces, scope, key, dictionary.fields, dictionary.authors)
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+    return Edited._make(found) if found is not None else None
 
 
 def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], collection: str, keys: list[str]) -> bytes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fieldsync.context import Context
 from fieldsync.limits import EAGER_CELLS_MAX
-from fieldsync.syncing import exchange, giving, taking
+from fieldsync.syncing import claims, exchange, giving, taking
 from fieldsync.syncing.exchange import Declaration
 from fieldsync.syncing.frames import Eager
 from fieldsync.trust.rights import CONTROL
@@ -89,17 +89,24 @@ def _land(
         if scope is None:
             return None
         known = [one for one in (base, writer.agreed(pair, scope.id)) if one is not None and one.hash() == eager.base]
-        if not known or scope.taker or known[0] - writer.context(scope.id):
+        held = writer.context(scope.id)
+        if not known or scope.taker or known[0] - held:
             return None
         before, giver = exchange.state_of(writer, scope), known[0] | eager.news
         if eager.chunk is not None:
             scope, taken = taking.take(writer, scope, known[0], giver, eager.chunk, replica.wall_ms(), rights)
             if taken.refused:
                 raise _Refused
+            if not rights.knows_all:
+                claims.check_size(scope, held, writer.context(scope.id))
+            batch.rights = rights
             batch.receive(name, taken)
         if taking.why_not_join(writer, scope, giver, rights):
             raise _Refused
-        scope = taking.finish(writer, scope, Declaration(giver, Context(), []))
+        declared = Declaration(giver, Context(), [])
+        if claims.believed(writer, scope, declared, rights) != declared:
+            raise _Refused
+        scope = taking.finish(writer, scope, declared)
         writer.save_scope(scope)
         batch.note(name, [], giver)
         after = exchange.state_of(writer, scope)

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
     from fieldsync.changes import Name
     from fieldsync.context import Context
+    from fieldsync.record import Removal
     from fieldsync.store import Reader, Scope
 
 Places = dict[int, dict[int, bool]]  # collection -> row -> whether the change created the record there
+Pieces = dict[int, dict[int, bytes]]  # collection -> row -> what a change edited there
+Given = tuple[ChangeRow, Places, Pieces]  # these as far as they are remembered
 
 
 @dataclass(slots=True)
@@ -44,6 +47,12 @@ class _Load:
             return None
         self.weight += len(key)
         return self.numbers.setdefault(collection, len(self.numbers)), key
+
+    def add(self, row: ChangeRow, records: list[tuple[bytes, Name | None]], removals: list[Removal]) -> None:
+        """One change, as the kernel takes it."""
+        self.changes.append((row.author, row.seq, row.time, row.flags, row.parts, records, removals))
+        self.parts += row.live
+        self.weight += sum([len(packed) for packed, _ in records]) + sum([len(item) for *_, item in removals])
 
     def has_room(self, row: ChangeRow) -> bool:
         """Whether a change may join; a second part of a group has to."""
@@ -77,13 +86,15 @@ def give(reader: Reader, scope: Scope, dots: Context, first: int = 0) -> Iterato
 
     target = size_of(first)
     load = _Load(cells_target=target)
-    for given, held in _Fetcher(reader).fetch(reader.changes(scope.id, dots)):
-        for row, places in given:
+    for given, held in _Fetcher(reader, scope).fetch(reader.changes(scope.id, dots)):
+        for row, places, edits in given:
             if not load.has_room(row):
                 yield chunk_of(load)
                 target = next_size(target)
                 load = _Load(cells_target=target)
-            _add(reader, scope, row, places, held, load)
+            removals = reader.removals_by(scope.id, row[:2], row.entries) if row.flags & REMOVING else []
+            records = _edited(scope, places, edits, held) if edits else _records(reader, scope, row, places, held, load)
+            load.add(row, records, removals)
     if load.changes:
         yield chunk_of(load)
 
@@ -101,27 +112,37 @@ class _Fetcher:
     """Reads the records of several changes at a time: as many as fit into memory, so that each page is met seldom."""
 
     reader: Reader
+    scope: Scope
     rows: int = FETCH_ROWS_FIRST  # how many are read next; the first ones tell how large they are
 
-    def fetch(self, rows: Iterator[ChangeRow]) -> Iterator[tuple[list[tuple[ChangeRow, Places]], _Held]]:
-        """Changes with their places, and what is there."""
-        some: list[tuple[ChangeRow, Places]] = []
+    def fetch(self, rows: Iterator[ChangeRow]) -> Iterator[tuple[list[Given], _Held]]:
+        """Changes with their places, what is remembered of these, and what is at the others."""
+        some: list[Given] = []
         count = 0
         for row in rows:
             places = {} if row.flags & REMOVING else _places(row)
-            some.append((row, places))
+            some.append((row, places, self._remembered(row, places)))
             count += sum(map(len, places.values()))
             if count >= self.rows:
-                yield some, self._held([places for _, places in some])
+                yield some, self._held(some)
                 some, count = [], 0
         if some:
-            yield some, self._held([places for _, places in some])
+            yield some, self._held(some)
 
-    def _held(self, every: list[Places]) -> _Held:
+    def _remembered(self, row: ChangeRow, places: Places) -> Pieces:
+        """What a change edited, as far as that is remembered; nothing where it did more than to edit records."""
+        edits = self.reader.edits(self.scope.id, row[:2])
+        if edits is None or edits.parts != row.parts or HEADLESS in places:
+            return {}
+        is_edit = not any(any(numbers.values()) for numbers in places.values())
+        # copies, for a write may drop some meanwhile
+        return {collection: rows.copy() for collection, rows in edits.pieces.items()} if is_edit else {}
+
+    def _held(self, every: list[Given]) -> _Held:
         wanted: dict[int, set[int]] = {}
-        for places in every:
+        for _, places, edits in every:
             for collection, numbers in places.items():
-                wanted.setdefault(collection, set()).update(numbers)
+                wanted.setdefault(collection, set()).update(numbers.keys() - edits.get(collection, {}).keys())
         held = _Held()
         held.orphans = {row.id: row for row in self.reader.orphans_by_id(sorted(wanted.pop(HEADLESS, ())))}
         for collection, ids in wanted.items():
@@ -148,12 +169,11 @@ def _places(row: ChangeRow) -> Places:
     return found
 
 
-def _add(reader: Reader, scope: Scope, row: ChangeRow, places: Places, held: _Held, load: _Load) -> None:
-    """Add one change, as the kernel takes it, to a chunk's load."""
+def _records(
+    reader: Reader, scope: Scope, row: ChangeRow, places: Places, held: _Held, load: _Load
+) -> list[tuple[bytes, Name | None]]:
+    """What is at the places of a change, with the names of records that it created."""
     records: list[tuple[bytes, Name | None]] = []
-    removals = []
-    if row.flags & REMOVING:
-        removals = reader.removals_by(scope.id, (row.author, row.seq), row.entries)
     for collection, numbers in places.items():
         if collection == HEADLESS:
             orphans = [held.orphans[number] for number in numbers if number in held.orphans]
@@ -167,9 +187,21 @@ def _add(reader: Reader, scope: Scope, row: ChangeRow, places: Places, held: _He
         for number, _, key, packed in here:
             named = numbers[number] and (row.live == row.parts or _creates(reader, row, packed))
             records.append((packed, load.name(collection, key) if named else None))
-    load.changes.append((row.author, row.seq, row.time, row.flags, row.parts, records, removals))
-    load.parts += row.live
-    load.weight += sum([len(packed) for packed, _ in records]) + sum([len(item) for *_, item in removals])
+    return records
+
+
+def _edited(scope: Scope, places: Places, edits: Pieces, held: _Held) -> list[tuple[bytes, Name | None]]:
+    """The same of a change that only edited records, of which others know the incarnations."""
+    records: list[tuple[bytes, Name | None]] = []
+    for collection, numbers in places.items():
+        rows, pieces = held.rows[collection], edits.get(collection, {})
+        for number in numbers:
+            packed = pieces.get(number)
+            if packed is None and number in rows and rows[number][1] == scope.id:
+                packed = rows[number][3]
+            if packed is not None:
+                records.append((packed, None))
+    return records
 
 
 def _creates(reader: Reader, row: ChangeRow, packed: bytes) -> bool:

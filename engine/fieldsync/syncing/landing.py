@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fieldsync.context import Context
-from fieldsync.syncing import existence, mending, taking
+from fieldsync.syncing import claims, existence, mending, taking
 from fieldsync.syncing.exchange import Superseded
 from fieldsync.syncing.report import Refused
 from fieldsync.trust.rights import CONTROL
@@ -42,7 +42,7 @@ class Landing:
         """Land the last chunk, if there is one, and Done. yields: where records differ without a reason, ours go.
 
         Where more would go than the peer may take away, what came lands, and nothing is joined: a hub will say the
-        same, or not. So it is where a change was refused.
+        same, or not. So it is where a change was refused. Of what did not come, only as much is joined as is believed.
         """
         if shared.dropped:
             return
@@ -117,6 +117,9 @@ class Landing:
         )
         if taken.refused:
             self._refuse(shared, taken.refused)
+        if not trust.rights.knows_all:
+            claims.check_size(scope, shared.own.context, batch.writer.context(scope.id))
+        batch.rights = trust.rights
         batch.receive(shared.name, taken)
         batch.writer.drop_begun(scope.id)
         return scope
@@ -125,6 +128,9 @@ class Landing:
         """Done: take away what is gone, join the giver's context and its floor, and give way to its records."""
         assert shared.peer is not None
         writer, now_ms = batch.writer, self._replica.wall_ms()
+        believed = claims.believed(writer, scope, shared.peer, trust.rights)
+        if believed is None:
+            raise existence.TooMuch
         scope = scope._replace(taker=b"")  # so that a change may come along with the next greeting
         is_kept = shared.name == CONTROL  # nothing is ever taken out of it
         known = shared.gone.known() if shared.gone is not None and not is_kept else None
@@ -136,8 +142,8 @@ class Landing:
             scope, touched = existence.drop(writer, scope, known, trust, now_ms)
             batch.note(shared.name, touched, Context())
             removed = sum(not one.after for one in touched)
-        scope = taking.finish(writer, scope, shared.peer)
-        batch.note(shared.name, [], shared.peer.context)
+        scope = taking.finish(writer, scope, believed)
+        batch.note(shared.name, [], believed.context)
         writer.save_scope(scope)
         replaced = mending.give_way(batch, shared.name, known, now_ms) if known is not None and gives_way else 0
         if shared.mended is not None:

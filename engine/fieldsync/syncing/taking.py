@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fieldsync import changes, clock, codec, texts
-from fieldsync.apply import Arrival, NewRecords, Touched, land, land_new
+from fieldsync.apply import Arrival, NewRecords, Touched, land, land_edits, land_new
 from fieldsync.changes import GROUPED, REMOVING, Chunk, TakenChange
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError
 from fieldsync.limits import CHANGE_BYTES_MAX, CHANGE_INCARNATIONS_MAX, KEY_BYTES_MAX, SEQ_MAX
 from fieldsync.syncing.exchange import provisional_dots
-from fieldsync.syncing.locating import locate
+from fieldsync.syncing.locating import locate, locate_edits
 from fieldsync.trust import control
 from fieldsync.trust.rights import CONTROL, EVERYTHING, Reason
 
@@ -78,10 +78,11 @@ def take(
 def _merge(
     writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]
 ) -> tuple[Scope, list[Touched]]:
-    targets = locate(writer, scope, taken, ids, names)
     provisional = set(writer.provisional_dots(scope.id))
     arrivals = [_arrival(writer, change, provisional) for change in taken]
-    return land(writer, scope, targets, arrivals)
+    edits = locate_edits(writer, scope, taken)
+    landed = land_edits(writer, scope, edits, arrivals) if edits is not None else None
+    return landed or land(writer, scope, locate(writer, scope, taken, ids, names), arrivals)
 
 
 def _all_new(
