@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.talking import meet, met, open_replica
+from tests.test_membership import Network, sync
 
 import fieldsync as fs
 from fieldsync.database import Database
-from fieldsync.errors import AlreadyExists, NotFound
+from fieldsync.errors import AlreadyExists, DataError, NotFound
 
 SCOPE = "job/7"
 
@@ -96,6 +97,64 @@ def test_a_conflict_is_settled_everywhere(fleet, how):
     expected = {"keep": conflict.winner.value, "take": conflict.losers[0].value, "write": "talked about it"}[how]
     assert [database[Order].get("o-1").status for database in fleet] == [expected] * 3
     assert [database.conflicts() for database in fleet] == [[]] * 3
+
+
+@pytest.mark.parametrize("how", ["settled", "written"])
+def test_a_conflict_that_is_not_as_it_was_is_not_settled(fleet, how):
+    """Who looked at it has not seen what is there now."""
+    hub, a, b = fleet
+    write(a, "o-1", status="done")
+    write(b, "o-1", status="late")
+    meet(hub, a, b)
+    (conflict,) = a.conflicts()
+    with hub.write() as tx:
+        if how == "settled":
+            tx.settle(hub.conflicts()[0], hub.conflicts()[0].losers[0])
+        else:
+            tx.update(Order, "o-1", status="paid")
+    meet(hub, a, b)
+    with pytest.raises(NotFound, match="look again"), a.write() as tx:
+        tx.settle(conflict)
+    assert a[Order].get("o-1").status == hub[Order].get("o-1").status
+
+
+@pytest.mark.parametrize("claim", ["done", "another's"])
+def test_only_claims_of_a_conflict_settle_it(fleet, claim):
+    hub, a, b = fleet
+    for key in ("o-1", "o-2"):
+        write(a, key, status=f"done {key}")
+        write(b, key, status=f"late {key}")
+    meet(hub, a, b)
+    conflict, other = a.conflicts()
+    with pytest.raises(DataError, match="write 'status'"), a.write() as tx:
+        tx.settle(conflict, other.winner if claim == "another's" else claim)
+    assert len(a.conflicts()) == 2
+
+
+def test_claims_name_the_devices_of_an_organisation(tmp_path):
+    """Whoever opens the file, with an identity or without."""
+    network = Network(tmp_path)
+    hub = network.hub
+    hub.db.replica.keep_audit()
+    ada, ben = (network.device(name, write=["*"]) for name in ("ada", "ben"))
+    ada.write(SCOPE, "n-1", text="", state="")
+    sync(ada, hub)
+    ben.db.enter(SCOPE)
+    sync(ben, hub)
+    for node in (ada, ben):
+        with node.db.write() as tx:
+            tx.update("notes", "n-1", text=node.identity.name)
+    for node in (ada, ben, ada):
+        sync(node, hub)
+    assert [entry.device for entry in hub.db.audit(key="n-1")] == ["ada", "ada", "ben"]
+    for node in network.nodes:
+        node.db.close()
+        with fs.open(tmp_path / f"{node.identity.name}.db") as database:
+            (conflict,) = database.conflicts()
+            assert {claim.device: claim.value for claim in conflict.claims} == {"ada": "ada", "ben": "ben"}
+            assert "by ben" in str(conflict)
+            stamps = database["notes"].get("n-1").stamps()
+            assert (database.who(stamps["state"].author), database.who("00" * 8)) == ("ada", None)
 
 
 def test_keys_created_apart_conflict_in_their_fields(fleet):

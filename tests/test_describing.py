@@ -123,6 +123,25 @@ def test_a_field_that_may_be_an_old_one_renamed_is_pointed_out(db):
     assert hint.startswith("declared, held by none; if it was called text before, say so: stored_as=")
 
 
+def test_a_field_of_another_type_is_no_old_one_renamed(db):
+    class Other(fs.Record, table="notes"):
+        weight: float = 0.0
+        amount: int = fs.field(default=0, converts=Decimal)
+
+    notes = {pair[0]: info.notes for pair, info in fields(db.describe(Other), "notes").items()}
+    assert notes["weight"] == ["declared, held by none"]
+    assert "if it was called label or size before" in notes["amount"][0]
+
+
+def test_an_index_that_is_not_declared_is_told(db):
+    class Unindexed(fs.Record, table="orders"):
+        status: str = "open"
+
+    notes = {pair[0]: info.notes for pair, info in fields(db.describe(Unindexed), "orders").items()}
+    assert notes["status"] == ["has an index that is not declared"]
+    assert fields(db.describe(Order), "orders")["status", "register"].notes == []
+
+
 def test_what_is_told_is_what_is_done(tmp_path):
     """Columns, before and after, for each of a chain of declarations."""
 
@@ -165,7 +184,8 @@ def test_the_command_tells_of_a_module_or_of_one_class(db, tmp_path, monkeypatch
         "class Old(fs.Record, table='orders'):\n    status: str = 'open'\n"
         "class New(fs.Record, table='orders'):\n    status: str = fs.field(default='open', converts=())\n"
     )
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as an installed command has it
     run = CliRunner().invoke
     shown = run(app, ["schema", db.path, "--app", "some_models:New"])
     assert shown.exit_code == 0

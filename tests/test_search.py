@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 import unicodedata
+from contextlib import suppress
 from datetime import timedelta
 
 import apsw
@@ -417,6 +418,17 @@ def test_a_collection_without_search_costs_nothing_more(tmp_path):
     assert not [sql for sql in statements if "fs_words" in sql or "fs_search" in sql]
 
 
+def test_a_file_is_verified_in_the_middle_of_a_transaction(some, db):
+    """What is searched is looked at by a writer, which in this thread is that of the transaction."""
+    with db.write() as tx:
+        tx.update(Note, "a", title="other words")
+        assert db.verify().faults == []
+        with pytest.raises(fs.StoreError, match="open in this thread"), db.write():
+            pass
+    assert db[Note].get("a").title == "other words"
+    assert db.verify().faults == []
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -424,6 +436,7 @@ def test_a_collection_without_search_costs_nothing_more(tmp_path):
         "INSERT INTO fs_words_1(rowid, title) VALUES(77, 'valve')",
         "DELETE FROM fs_words_1_data WHERE id>10",
         "UPDATE fs_words_1_data SET block=randomblob(20)",
+        "UPDATE fs_words_1_data SET block=x'5d6d3e697a216ff0cd995bbabbf0a49ee8aed30c' WHERE id=10",  # out of memory
         "DELETE FROM fs_words_1_config",
         "DROP TABLE fs_words_1_config",
         "DROP TABLE fs_words_1_data",
@@ -436,6 +449,8 @@ def test_a_damaged_index_is_found_and_built_anew(db, sql):
     put(db, "b", "other")
     damage(db, sql)
     with fs.open(db.path, Note, durability="fast") as again:  # which has not seen the table before
+        with suppress(fs.Corrupt, fs.StoreError):
+            again[Note].search("valve").all()
         assert again.verify().faults[0].what.startswith("SQLite: the search index fs_words_1 ")
         assert again.verify(repair=True).is_sound
         assert keys(again[Note].search("valve")) == ["a"]

@@ -93,6 +93,32 @@ def test_sets_are_queried_by_their_elements(fleet):
     assert hub.sql("SELECT tags FROM customers WHERE key='e'") == [("[]",)]
 
 
+@pytest.mark.parametrize("columns", ["own", "another's"])
+def test_sets_are_compared_as_wholes(fleet, columns):
+    """By their columns, and by records where the columns are another version's."""
+    hub, *_ = fleet
+
+    class Other(fs.Record, table="customers"):
+        tags: set[str]
+        name: int = fs.field(default=0, converts=str)
+
+    def found(**conditions):
+        return [one.key for one in hub[Customer].where(**conditions)]
+
+    with hub.write() as tx:
+        tx.create(Customer, scope=SCOPE, key="d", tags={"vip"})
+        tx.create(Customer, scope=SCOPE, key="e")
+    if columns == "another's":
+        fs.open(hub.path, Other, durability="fast").close()
+    assert found(tags={"vip", "old"}) == found(tags=["old", "vip"]) == ["c"]
+    assert found(tags=set()) == ["e"]
+    assert found(tags__ne={"vip"}) == ["c", "e"]
+    assert found(tags__in=[{"vip"}, frozenset()]) == ["d", "e"]
+    for wrong in ({"tags": "vip"}, {"tags__in": ["vip"]}, {"tags__ne": 5}, {"tags": {5}}):
+        with pytest.raises(TypeError, match=r"customers.tags.*tags__contains asks for an element"):
+            found(**wrong)
+
+
 def test_an_app_that_declares_nothing_reads_a_set_and_asks_for_its_elements(fleet, tmp_path):
     hub, *_ = fleet
     with fs.open(tmp_path / "plain.db", durability="fast") as plain:

@@ -123,6 +123,12 @@ def test_lists_and_maps_hold_values_as_they_are(fleet):
         draft.facts["9"]["b"] = "in place"
     assert get(hub).steps[8] == [1, {"a": [2**63 - 1, "in place"]}]
     assert get(hub).facts["9"] == {"b": "in place"}
+    with hub.write() as tx:
+        facts = tx.get(Note, "n").facts
+        facts.setdefault("9", []).update(c=1)
+        facts.setdefault("new", []).append("in place")
+        assert facts.setdefault("none") is None
+    assert (get(hub).facts["9"], get(hub).facts["new"]) == ({"b": "in place", "c": 1}, ["in place"])
     note.steps.clear()
     assert len(get(hub).steps) == len(values)  # what was read belongs to its reader
 
@@ -387,6 +393,31 @@ def test_replicas_that_compact_at_once_agree(fleet):
     assert get(hub).body.count("!") == 80
     assert held(hub) == held(a) == held(b)
     assert len(held(hub)) < 100
+
+
+def test_a_note_that_is_compacted_apart_is_small_again_with_the_next_edit(fleet):
+    """Each compaction covers what its writer knew; they live side by side until somebody who has both writes."""
+    hub, a, b = fleet
+    for _ in range(3):
+        for number in range(50):
+            with a.write() as tx, b.write() as ty:
+                tx.get(Note, "n").body.insert(5 * number, "left ")
+                ty.get(Note, "n").body += "right "
+        assert all(len(held(device)) < 50 for device in (a, b))
+        meet(hub, a, b)
+        apart = len(held(hub))
+        with hub.write() as tx:
+            tx.get(Note, "n").body += "."
+        meet(hub, a, b)
+        for database in fleet:
+            updates = held(database)
+            updates.kind = Kind.TEXT
+            whole = len(texts.merged(updates))
+            assert sum(map(len, updates)) <= 2 * whole + texts.TEXT_SLACK_BYTES
+        assert apart > len(held(hub)) > 0
+    for word in ("left", "right", "."):
+        assert get(hub).body.count(word) == (3 if word == "." else 150)
+    assert get(hub) == get(a) == get(b)
 
 
 def test_what_is_not_known_without_gaps_is_not_replaced(fleet):

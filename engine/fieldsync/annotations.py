@@ -11,12 +11,19 @@ from fieldsync.limits import COLLECTION_NAME_BYTES_MAX
 from fieldsync.search import TOKENIZER, UNSEARCHABLE, tokenizer_named
 from fieldsync.values import CHECKS, SUPPORTED, Check, check_any, check_number, elements, nested, or_none, single
 
+Set = set  # Set[T]: one name beside the others
 _COUNTER = "fieldsync.Counter"
 Counter: TypeAlias = Annotated[int | float, _COUNTER]
 _TEXT, _LIST, _MAP = "fieldsync.Text", "fieldsync.List", "fieldsync.Map"
 Text: TypeAlias = Annotated[Any, _TEXT]
 List: TypeAlias = Annotated[Any, _LIST]
 Map: TypeAlias = Annotated[Any, _MAP]
+_ALONE: Final = frozenset({_COUNTER, _TEXT, _LIST, _MAP})
+_HINTS: Final[dict[Any, str]] = {
+    set: "; it stands alone, and is empty at first",
+    frozenset: "; it stands alone, and is empty at first",
+    tuple: '; a tuple is for keep="all", a list for many values',
+}
 _SHARED: Final[dict[str, tuple[Any, type, Check]]] = {
     _TEXT: ("text", str, edits.TEXT),
     _LIST: ("list", list, edits.LIST),
@@ -60,7 +67,9 @@ def _typed(collection: str, name: str, annotation: Any, options: Options) -> Fie
         shared, shown, check = _SHARED[known.pop()]
         return Field(collection, name, shared, shown, False, REQUIRED, shown, options.indexed, check)
     if (get_origin(annotation) or annotation) in (set, frozenset):
-        _, _, item = _compiled((get_args(annotation) or (Any,))[0], label)
+        element, _, item = _compiled((get_args(annotation) or (Any,))[0], label)
+        if element in (list, dict):
+            raise SchemaError(f"{label}: elements of a set cannot be lists or dicts")
         check = elements(item)
         return Field(collection, name, "set", frozenset, False, frozenset(), None, options.indexed, check)
     if options.keep == "all":
@@ -118,8 +127,10 @@ def _keeping_all(collection: str, name: str, annotation: Any, options: Options) 
 def _compiled(annotation: Any, label: str) -> tuple[type, bool, Check]:
     """An annotation as (type, may it be None, how to check the rest); SchemaError if no register can hold it."""
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated and _COUNTER not in arguments:
-        return _compiled(arguments[0], label)
+    if origin is Annotated:
+        if _ALONE.isdisjoint(map(str, arguments[1:])):
+            return _compiled(arguments[0], label)
+        raise _unfit(label, arguments[1], "; it stands alone, and is never None")
     if origin in (Union, UnionType) and len(arguments) == 2 and NoneType in arguments:
         kind, _, check = _compiled(arguments[arguments[0] is NoneType], label)
         return kind, True, check
@@ -133,6 +144,12 @@ def _compiled(annotation: Any, label: str) -> tuple[type, bool, Check]:
     kind = origin or annotation
     if isinstance(kind, type) and kind in CHECKS:
         return kind, False, CHECKS[kind]
-    raise SchemaError(
-        f"{label}: {annotation!r} is no type of a field; they are {SUPPORTED}, each | None, Any and Counter"
+    raise _unfit(label, annotation, _HINTS.get(kind, ""))
+
+
+def _unfit(label: str, annotation: Any, hint: str) -> SchemaError:
+    name = annotation if isinstance(annotation, str) else repr(annotation)
+    return SchemaError(
+        f"{label}: {name} is no type of a value{hint}; those are {SUPPORTED}, each | None, and Any. "
+        "Set, Counter, Text, List and Map are types of whole fields"
     )

@@ -248,14 +248,14 @@ def topmost(dictionary: Dictionary, orphans: list[OrphanRow]) -> list[bytes]:
     ]
 
 
-def heard(dictionary: Dictionary, orphan: OrphanRow, may_wish: Callable[[bytes, str], bool]) -> OrphanRow:
-    """Cells without their record, but for wishes (author, scope) that may not be made."""
+def heard(dictionary: Dictionary, orphan: OrphanRow, may_wish: Callable[[bytes, int, str], bool]) -> OrphanRow:
+    """Cells without their record, but for wishes (author, seq, scope) that may not be made."""
     number = dictionary.field_ids.get(WISH)
     wishes = [cell for cell in registers(dictionary, orphan.packed) if cell.at[0] == number] if number else []
     unheard = {
         cell
         for cell in wishes
-        if type(to := codec.decode(cell.value)) is str and not may_wish(dictionary.author(cell.dot[0]), to)
+        if type(to := codec.decode(cell.value)) is str and not may_wish(dictionary.author(cell.dot[0]), cell.dot[1], to)
     }
     return orphan._replace(packed=_without(dictionary, orphan, unheard))
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from fieldsync import codec
 from fieldsync.errors import SchemaError
 from fieldsync.fields import Field, plain_kind, problem_of_name
 from fieldsync.limits import COLLECTION_NAME_BYTES_MAX
+from fieldsync.plain import pick
 from fieldsync.records import BaseRecord, Snapshot, closest
 from fieldsync.store import CollectionRow
 from fieldsync.values import Refusal, Value, check_any
@@ -29,7 +28,7 @@ class Collection:
         "_kinds",
         "_names",
         "_numbers",
-        "_pick",
+        "_ordered",
         "_steps",
         "absent",
         "cells",
@@ -68,7 +67,7 @@ class Collection:
         self._kinds: Final = bytes(map(plain_kind, self.fields))
         # whether all are registers of texts, numbers, bools and bytes, which nobody can change in place
         self.plain: Final = bool(self.fields) and all(self._kinds) and not self.counters and not self.special
-        self._pick: Final = itemgetter(*self._fields) if len(self.fields) > 1 else None
+        self._ordered: Final = tuple(self._fields)
         self._steps: Final = [(field.name, field.optional, field.checker, field) for field in self.fields]
         columns = tuple(field.column for field in self.fields)
         self.row: Final = CollectionRow(0, name, columns, repr(sorted(column.token for column in columns)))
@@ -106,12 +105,12 @@ class Collection:
         """Where a record's values hold a field: its number if declared, else its name. KeyError if there is none."""
         return name if self.record is None else self.places[name]
 
-    def usual(self, given: Mapping[str, object]) -> "tuple[Any, ...] | None":
-        """The values of a row as it mostly is: one for each field, and each of its type, to be stored as it is."""
-        if self._pick is None or len(given) != len(self.fields) or given.keys() != self._fields.keys():
-            return None
-        values: tuple[Any, ...] = self._pick(given)
-        return values if codec.conforms(values, self._kinds) else None
+    def usual(self, given: Mapping[str, object], others: int = 0) -> "tuple[Any, ...] | None":
+        """The values of a row as it mostly is: one for each field, and each of its type, to be stored as it is.
+
+        others: how many more it has that are no fields.
+        """
+        return pick(given, self._ordered, self._kinds, others) if type(given) is dict and self.fields else None
 
     def check_new(self, given: Mapping[str, object]) -> dict[str, Value]:
         """What to write at create: given values, checked, and defaults that say something. SchemaError, TypeError."""

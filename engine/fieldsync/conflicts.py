@@ -9,21 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import clock, codec, record, texts
 from fieldsync.errors import AlreadyExists, NotFound
 from fieldsync.store import HEADLESS
 from fieldsync.trash import fields_of
+from fieldsync.types import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from fieldsync.record import Dictionary
     from fieldsync.replica import WriteBatch
     from fieldsync.store import OrphanRow, Reader, Scope
 
-    Named = Callable[[str, tuple[str, int]], str]
+
+class Names(NamedTuple):
+    """What cells and authors are called here."""
+
+    field: Callable[[str, tuple[str, int]], str]  # (collection, name and kind of cells) -> the field
+    device: Callable[[bytes], str | None]  # author -> the device that answers for it, where one is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +41,11 @@ class Claim:
     author: str  # 16 hex digits: one file's stay in one scope
     when: datetime  # in UTC, by the author's clock
     is_own: bool  # it was this file
+    device: str | None = None  # the name of the author's device, in an organisation
 
     def __str__(self) -> str:
-        return f"{self.value!r} by {'this file' if self.is_own else self.author} on {self.when:%Y-%m-%d %H:%M:%S} UTC"
+        who = "this file" if self.is_own else self.device or self.author
+        return f"{self.value!r} by {who} on {self.when:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,34 +90,42 @@ class LateEdit:
         return f"{self.scope}: {name} is deleted, but was written to: {values}"
 
 
-def conflicts(reader: Reader, scopes: list[Scope], collection: str | None, named: Named) -> Iterator[Conflict]:
-    """The fields of scopes that were written apart, of one collection or of all.
-
-    named: (collection, name and kind of cells) -> what the field is called.
-    """
+def conflicts(reader: Reader, scopes: list[Scope], collection: str | None, called: Names) -> Iterator[Conflict]:
+    """The fields of scopes that were written apart, of one collection or of all."""
     names = {row.id: row.name for row in reader.collections()}
     for scope in scopes:
         for number, rows in reader.records(scope.id):
             if collection in (None, names[number]):
                 every = record.rivals(reader.dictionary, [row.packed for row in rows])
                 for row, rivals in zip(rows, every, strict=True):
-                    yield from _conflicts(reader, scope, (names[number], row.key), rivals, named)
+                    yield from _conflicts(reader.dictionary, scope, (names[number], row.key), rivals, called)
 
 
 def _conflicts(
-    reader: Reader, scope: Scope, name: record.Name, rivals: list[record.Rivals], named: Named
+    dictionary: Dictionary, scope: Scope, name: record.Name, rivals: list[record.Rivals], called: Names
 ) -> Iterator[Conflict]:
     for number, found in rivals:
-        cell = reader.dictionary.field_names[number]
+        cell = dictionary.field_names[number]
         is_shown = not cell[0].startswith("_")
         if is_shown and len({codec.encode(value) for *_, value in found}) > 1:
-            name_of = reader.dictionary.author
-            claims = tuple(_claim(reader, scope, name_of(author), time, value) for author, _, time, value in found)
-            yield Conflict(scope.name, *name, named(name[0], cell), claims, cell[0])
+            name_of, own = dictionary.author, _own(dictionary, scope)
+            claims = tuple(_claim(own, name_of(author), time, value, called) for author, _, time, value in found)
+            yield Conflict(scope.name, *name, called.field(name[0], cell), claims, cell[0])
 
 
-def late_edits(reader: Reader, scopes: list[Scope], collection: str | None, named: Named) -> Iterator[LateEdit]:
-    """What was written to deleted records of scopes, of one collection or of all. named: see conflicts."""
+def stands(dictionary: Dictionary, packed: bytes, conflict: Conflict) -> bool:
+    """Whether a packed record has a conflict still, with the same claims."""
+    number = dictionary.field_ids.get((conflict.stored_as, Kind.REGISTER), 0)
+    (rivals,) = record.rivals(dictionary, [packed])
+    found = [
+        (dictionary.author(author).hex(), clock.to_datetime(time), codec.encode(value))
+        for author, _, time, value in dict(rivals).get(number, ())
+    ]
+    return found == [(claim.author, claim.when, codec.encode(claim.value)) for claim in conflict.claims]
+
+
+def late_edits(reader: Reader, scopes: list[Scope], collection: str | None, called: Names) -> Iterator[LateEdit]:
+    """What was written to deleted records of scopes, of one collection or of all."""
     names = {row.id: row.name for row in reader.collections()}
     for scope in scopes:
         context = reader.context(scope.id) if reader.has_orphans(scope.id) else None
@@ -119,25 +136,30 @@ def late_edits(reader: Reader, scopes: list[Scope], collection: str | None, name
                 is_deleted = context is not None and context.covers(name, seq)  # else its creation is still to come
                 if is_deleted and collection in (None, names.get(orphan.collection)):
                     known = names.get(orphan.collection, "")
-                    values = _values(reader, scope, orphan, partial(named, known))
+                    values = _values(reader.dictionary, scope, known, orphan, called)
                     yield LateEdit(scope.name, known, orphan.key or "", values, (name.hex(), seq, n))
 
 
 def _values(
-    reader: Reader, scope: Scope, orphan: OrphanRow, name_of: Callable[[tuple[str, int]], str]
+    dictionary: Dictionary, scope: Scope, collection: str, orphan: OrphanRow, called: Names
 ) -> dict[str, Claim]:
     """What the cells of a deleted record read, by field, with who wrote it last."""
-    read = record.read_cells(reader.dictionary, orphan.packed)
-    for number, updates in record.updates(reader.dictionary, orphan.packed).items():
-        read[reader.dictionary.field_names[number]] = texts.salvaged(updates)  # what it built on is gone
-    writers = sorted(record.writers(reader.dictionary, orphan.packed).items(), key=itemgetter(1))
-    claims = {name_of(cell): _claim(reader, scope, author, time, read.get(cell)) for cell, (time, author) in writers}
+    read = record.read_cells(dictionary, orphan.packed)
+    for number, updates in record.updates(dictionary, orphan.packed).items():
+        read[dictionary.field_names[number]] = texts.salvaged(updates)  # what it built on is gone
+    writers = sorted(record.writers(dictionary, orphan.packed).items(), key=itemgetter(1))
+    name_of, own = partial(called.field, collection), _own(dictionary, scope)
+    claims = {name_of(cell): _claim(own, author, time, read.get(cell), called) for cell, (time, author) in writers}
     return {name: claims[name] for name in sorted(claims)}
 
 
-def _claim(reader: Reader, scope: Scope, author: bytes, time: int, value: Any) -> Claim:
-    is_own = scope.author > 0 and author == reader.dictionary.author(scope.author)
-    return Claim(value, author.hex(), clock.to_datetime(time), is_own)
+def _own(dictionary: Dictionary, scope: Scope) -> bytes | None:
+    """As whom this file writes in a scope, if it ever did."""
+    return dictionary.author(scope.author) if scope.author else None
+
+
+def _claim(own: bytes | None, author: bytes, time: int, value: Any, called: Names) -> Claim:
+    return Claim(value, author.hex(), clock.to_datetime(time), author == own, called.device(author))
 
 
 def dismiss(batch: WriteBatch, late: LateEdit) -> OrphanRow:

@@ -109,6 +109,7 @@ def _described(
         tell(len(some))
     if declared is not None:
         _compare(known, fields)
+        _compare_indexes(declared, row, fields)
         info.changes = table_changes(row, declared.row)
         info.rows_rebuilt = info.records if row and info.changes else 0
     info.fields = sorted(fields.values(), key=attrgetter("name", "kind"))
@@ -169,9 +170,32 @@ def _compare(known: dict[Cell, Field], fields: dict[Cell, FieldInfo]) -> None:
             fields[cell].notes += _misread(one, fields[cell])
             continue
         fields[cell] = _info(cell, one)
-        others = [name for name, kind in strangers if kind == cell[1] and name not in kinds]
+        others = [
+            name
+            for name, kind in strangers
+            if kind == cell[1] and name not in kinds and _may_be(one, fields[name, kind])
+        ]
         hint = f'; if it was called {" or ".join(others[:3])} before, say so: stored_as="{others[0]}"' if others else ""
         fields[cell].notes.append("declared, held by none" + hint)
+
+
+def _compare_indexes(declared: Collection, row: CollectionRow | None, fields: dict[Cell, FieldInfo]) -> None:
+    """Note where the table has an index or a search that is declared no more."""
+    wanted = {column.name: column for column in declared.row.columns}
+    for column in row.columns if row and row.serves(declared.row) else ():
+        one = wanted.get(column.name)
+        if one is None:
+            continue
+        extra = ["an index"] * (column.indexed > one.indexed) + ["a search"] * (column.tokenizer > one.tokenizer)
+        if extra:
+            fields[column.cell].notes.append(f"has {' and '.join(extra)} that is not declared")
+
+
+def _may_be(known: Field, info: FieldInfo) -> bool:
+    """Whether what is held could have been written to a declared field under another name."""
+    if known.kind != "register" or known.type is object:
+        return True
+    return info.types.keys() <= {known.type.__name__, "None", *(known.conversion.sources if known.conversion else ())}
 
 
 def _misread(known: Field, info: FieldInfo) -> list[str]:

@@ -262,6 +262,12 @@ class MapDraft(_Draft, MutableMapping[str, Any]):
         self._begin()
         del self._items[name]
 
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """The value of a name, which is set if there is none: the map's own, that may be changed in place."""
+        if name not in self._items:
+            self[name] = default
+        return self._items[name]
+
     def __ior__(self, items: Mapping[str, Any]) -> MapDraft:
         self.update(items)
         return self

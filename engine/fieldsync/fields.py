@@ -105,7 +105,7 @@ _NUMBER, _OPTIONAL = 6, 8
 
 
 def plain_kind(field: Field) -> int:
-    """A field's type as codec.conforms knows it; 0, which no value is, where there is more to check."""
+    """A field's type as plain.pick knows it; 0, which no value is, where there is more to check."""
     is_plain = not (field.keeps_all or field.is_shared)
     kind = _NUMBER if field.kind == "counter" else _PLAIN.get(field.type, 0) if is_plain else 0
     return kind | (_OPTIONAL if field.optional and kind else 0)

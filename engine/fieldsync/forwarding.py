@@ -2,9 +2,10 @@
 
 It comes as cells without their record. The hub writes them again where the record lives now, as concurrent with what
 was written there, counters as differences, and dismisses them where they came. They replace what they had seen where
-they were written, though it moved. A late removal removes the record where it lives now; what it had not seen stays in
-the ledger. So does what comes when the hub has forgotten the move, and the wish for another move of who may not write
-where the record lives now, or is to go: it would bring it back to him.
+they were written, though it moved. Elements and fields that were taken out of it there are taken out where it lives now
+(thinning.py). A late removal removes it there; what that had not seen stays in the ledger. So does what comes when the
+hub has forgotten the move, and the wish for another move of who may not write where the record lives now, or is to go:
+it would bring it back to him.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from fieldsync import carrying, codec, record
+from fieldsync import carrying, codec, record, thinning
 from fieldsync.apply import Arrival, Target, of_orphan
 from fieldsync.carrying import News
 from fieldsync.changes import REMOVING
 from fieldsync.limits import DOT_BYTES_MAX, LATE_ROUNDS_MAX, MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
+from fieldsync.store import KILLS
 from fieldsync.transaction import LocalChange
 from fieldsync.types import Kind
 
@@ -39,17 +41,19 @@ def follow(
     wall_ms: int,
     mint: Callable[[], bytes],
     may_write: Callable[[bytes, str], bool],
+    is_heard: Callable[[bytes, int], bool],
 ) -> list[News]:
     """Write what a transaction brought too late where it belongs now; in the scopes that are owned here, as moves.
 
-    may_write: whether an author may write in a scope; who wishes another move has to, in both.
+    may_write: whether an author may write in a scope; who wishes another move has to, in both. is_heard: whether a
+    change (author, seq) came from its author; only then is a wish in it followed.
     """
-    headless, killed = writer.take_late()
-    if not (headless or killed) or not writer.has_forwards():
+    headless, killed, thinned = writer.take_late()
+    if not (headless or killed or thinned) or not writer.has_forwards():
         return []
     owned = {scope.id for scope in writer.scopes() if owns(scope.name)}
-    headless, killed = ([late for late in some if late.scope in owned] for some in (headless, killed))
-    return _Follower(writer, wall_ms, mint, may_write).follow(headless, killed)
+    headless, killed, thinned = ([one for one in some if one.scope in owned] for some in (headless, killed, thinned))
+    return _Follower(writer, wall_ms, mint, may_write, is_heard).follow(headless, killed, thinned)
 
 
 class _Heir(NamedTuple):
@@ -94,20 +98,28 @@ class _Follower:
     """One transaction of a hub."""
 
     def __init__(
-        self, writer: Writer, wall_ms: int, mint: Callable[[], bytes], may_write: Callable[[bytes, str], bool]
+        self,
+        writer: Writer,
+        wall_ms: int,
+        mint: Callable[[], bytes],
+        may_write: Callable[[bytes, str], bool],
+        is_heard: Callable[[bytes, int], bool],
     ) -> None:
         self._writer = writer
         self._may_write = may_write
+        self._is_heard = is_heard
         self._wall_ms = wall_ms
         self._mint = mint
         self._names = {known.id: known.name for known in writer.collections()}
 
-    def follow(self, headless: list[Late], killed: list[Late]) -> list[News]:
+    def follow(self, headless: list[Late], killed: list[Late], thinned: list[Late]) -> list[News]:
         """Removals first: what was removed is not written again."""
         scopes = {scope.id: scope.name for scope in self._writer.scopes()}
         news: list[News] = []
         for number, some in _grouped(killed, lambda late: late.scope).items():
             news += self._remove(number, some)
+        for number, some in _grouped(thinned, lambda late: late.scope).items():
+            news += self._thin(number, some)
         for number, some in _grouped(headless, lambda late: late.scope).items():
             incarnations = [late.incarnation for late in some]
             for _ in range(LATE_ROUNDS_MAX):
@@ -189,6 +201,43 @@ class _Follower:
         )
         return scope, Target(collection, self._names[collection], key, row, removals=removals)
 
+    def _thin(self, source: int, removals: list[Late]) -> list[News]:
+        """Take elements and fields out of records that were moved from a scope, which were taken out of them there."""
+        found: dict[Incarnation, tuple[_Heir, set[thinning.Address]]] = {}
+        for late in removals:
+            chain = self._chain(source, late.incarnation)
+            heir = self._heir(chain)
+            if heir is not None:
+                found.setdefault(heir.incarnation, (heir, set()))[1].update(self._thinned(source, late, chain))
+        rows: dict[Place, Target] = {}
+        for heir, some in found.values():
+            item = thinning.removing(self._writer.dictionary, heir.living, heir.incarnation[:2], some)
+            if item:
+                _, collection, key = heir.place
+                target = rows.setdefault(heir.place, Target(collection, self._names[collection], key, heir.row))
+                target.removals += ((*heir.incarnation, item),)
+        return [
+            self._land_removals(scope, some)
+            for scope, every in _grouped(rows, lambda place: place[0]).items()
+            for some in carrying.batches([rows[place] for place in every], _weight_of_removals)
+        ]
+
+    def _thinned(self, source: int, late: Late, chain: list[Forward]) -> set[thinning.Address]:
+        """The addresses of what a late removal took out of an incarnation, as far as that moved as it had been seen."""
+        dictionary, some = self._writer.dictionary, set()
+        for forward in chain:
+            kept = self._writer.removals_of(source, [forward.incarnation[:2]]).get(forward.incarnation, [])
+            moved = [item for *_, item in kept if item[0] & KILLS]
+            if len(moved) != 1 or not self._writer.moved_alone(source, forward):
+                return set()  # what moved is forgotten; or somebody removed the record, too; or it was several
+            if forward is chain[0]:
+                some = thinning.of_what_moved(dictionary, late.item, moved[0], forward.incarnation[:2])
+            else:
+                some = thinning.untouched(dictionary, moved[0], forward.incarnation[:2], some)
+            scope = self._writer.scope(forward.target)
+            source = scope.id if scope else 0
+        return some
+
     def _land_removals(self, scope_name: str, targets: list[Target]) -> News:
         change = LocalChange(self._writer, self._writer.enter(scope_name, ready=True))
         scope = change.begin(self._wall_ms, self._mint)
@@ -238,9 +287,10 @@ class _Follower:
             self._look_at(late, chains)
         return [late for late, _ in found.values()]
 
-    def _may_wish(self, place: str) -> Callable[[bytes, str], bool]:
-        """Whether an author may move a record from the scope in which it lives now to another one."""
-        return lambda author, to: self._may_write(author, place) and self._may_write(author, to)
+    def _may_wish(self, place: str) -> Callable[[bytes, int, str], bool]:
+        """Whether an author may move a record from the scope in which it lives now to another one, and says so."""
+        may = self._may_write
+        return lambda author, seq, to: self._is_heard(author, seq) and may(author, place) and may(author, to)
 
     def _look_at(self, late: _Late, chains: list[list[Forward]]) -> None:
         """What of it can be written in one change, what that had seen, and what it counts."""

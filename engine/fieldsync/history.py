@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from fieldsync.errors import NotFound
 from fieldsync.holding import Holder
 from fieldsync.limits import AUDIT_KEPT_MS, AUDIT_ROWS_MAX
+from fieldsync.trust.rights import CONTROL
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from fieldsync.audit import AuditEntry
-    from fieldsync.conflicts import Conflict, LateEdit
+    from fieldsync.conflicts import Conflict, LateEdit, Names
     from fieldsync.schema import Record
+    from fieldsync.sqlite import SQLiteReader
     from fieldsync.trash import TrashEntry
     from fieldsync.trust.refusals import RefusedChanges
+    from fieldsync.trust.who import Devices
     from fieldsync.why import Why
 
 
 class History(Holder):
     """Tells it, and makes records of the trash again; see database.Database."""
+
+    _devices: Devices | None = None
 
     def conflicts(self, of: type[Record] | str | None = None, /, *, scope: str | None = None) -> list[Conflict]:
         """The fields that were written apart and not since by anybody who had seen that; tx.settle(...) ends one.
@@ -32,7 +39,7 @@ class History(Holder):
 
         with self.replica.store.reading() as reader:
             name = self.collection(of).name if of else None
-            return list(conflicts(reader, self._asked(reader, scope), name, self._named))
+            return list(conflicts(reader, self._asked(reader, scope), name, self._names(reader)))
 
     def late_edits(self, of: type[Record] | str | None = None, /, *, scope: str | None = None) -> list[LateEdit]:
         """What was written to deleted records by who had not heard of that; tx.dismiss(...) or tx.recreate(...) it."""
@@ -40,7 +47,30 @@ class History(Holder):
 
         with self.replica.store.reading() as reader:
             name = self.collection(of).name if of else None
-            return list(late_edits(reader, self._asked(reader, scope), name, self._named))
+            return list(late_edits(reader, self._asked(reader, scope), name, self._names(reader)))
+
+    def who(self, author: str) -> str | None:
+        """The name of the device that writes as an author, whose 16 hex digits stamps and the audit log give.
+
+        None where no device is known here to answer for it, as where there is no organisation.
+        """
+        with self.replica.store.reading() as reader:
+            return self._device_of(reader)(bytes.fromhex(author))
+
+    def _names(self, reader: SQLiteReader) -> Names:
+        from fieldsync.conflicts import Names
+
+        return Names(self._named, self._device_of(reader))
+
+    def _device_of(self, reader: SQLiteReader) -> Callable[[bytes], str | None]:
+        """The names of devices, by author."""
+        if reader.scope(CONTROL) is None:
+            return lambda _: None
+        if self._devices is None:
+            from fieldsync.trust.who import Devices  # with cryptography, for what is signed
+
+            self._devices = Devices()
+        return cache(partial(self._devices.name_of, reader))
 
     def _named(self, collection: str, cell: tuple[str, int]) -> str:
         """What a field is called here, by the name and kind of its cells."""
@@ -86,7 +116,7 @@ class History(Holder):
         with self.replica.store.reading() as reader:
             if not reader.is_audited():
                 raise NotFound(f"{self.path} keeps no audit log; fieldsync.open(..., audit=True) begins one")
-            return entries(reader, wanted, since, most)
+            return entries(reader, wanted, since, most, self._device_of(reader))
 
     def trim_audit(
         self, *, older_than: timedelta = timedelta(milliseconds=AUDIT_KEPT_MS), keep: int = AUDIT_ROWS_MAX

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+    import pycrdt
+
     from fieldsync.apply import Touched
     from fieldsync.replica import Replica
     from fieldsync.schema import Collection
@@ -56,7 +58,7 @@ class LiveText:
         self._is_taking = self._is_behind = False
         self._watch: Watch | None = None
         self._document = self._open()
-        self.text: Any = self._document.root
+        self.text: pycrdt.Text = self._document.root
         self._document.doc.observe(self._hear)
         if via is not None:
             self._watch = replica.watches.add(self._describe, lambda _: self._follow(), via)
@@ -80,6 +82,7 @@ class LiveText:
         with self.text.doc.transaction():
             for at, deleted, inserted in replacing(Kind.TEXT, str(self.text), text):
                 assert isinstance(at, int)
+                assert isinstance(inserted, str)
                 if deleted:
                     del self.text[at : at + deleted]
                 if inserted:
@@ -179,7 +182,7 @@ class LiveText:
             name, row = self._find(batch.writer)
             (number,) = batch.writer.collection_ids([self._collection.name])
             pending = batch.scope(name).at(number, self._collection.name, self._key, row)
-            pending.splices[self._cell] = typed
+            pending.splices = {**pending.splices, self._cell: typed}
         return reach(self._cell[1], typed.updates)
 
     # --- from the file ---

@@ -47,12 +47,13 @@ def settle(
     wall_ms: int,
     mint: Callable[[], bytes],
     may_write: Callable[[bytes, str], bool],
+    is_heard: Callable[[bytes, int], bool],
 ) -> list[News]:
     """Execute the moves that a transaction asks for, and follow those of before with what it brought too late.
 
-    may_write: whether an author may write in a scope; who wishes a record there has to.
+    may_write: whether an author may write in a scope; who wishes a record there has to. is_heard: see forwarding.py.
     """
-    news = follow(writer, owns, wall_ms, mint, may_write)
+    news = follow(writer, owns, wall_ms, mint, may_write, is_heard)
     touched = [*touched, *(one for some in news for one in some.touched)]
     for _ in range(MOVES_FOLLOWED_MAX):
         wishes = _wishes(writer, touched, owns)

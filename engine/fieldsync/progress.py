@@ -6,11 +6,13 @@ from array import array
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -34,13 +36,7 @@ def load_table(
 ) -> LoadReport:
     """Load a table; the report's rejected rows are (line number, reason), those the reader refused among them."""
     lines = array("Q")  # of the rows, by number
-    with Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[rows]:,} rows"),
-        TimeElapsedColumn(),
-    ) as bar:
+    with _bar(TaskProgressColumn(), TextColumn("{task.fields[rows]:,} rows")) as bar:
         task = bar.add_task(table.path.name, total=table.bytes_total, rows=0)
         report = database.load(
             collection,
@@ -67,9 +63,7 @@ def _rows(table: Table, lines: array[int], rows_max: int | None) -> Iterator[dic
 @contextmanager
 def bar_of_rows(name: str) -> Iterator[Callable[[int, int], None]]:
     """A bar that is told (done, total) of rows."""
-    with Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    ) as bar:
+    with _bar(MofNCompleteColumn()) as bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -77,8 +71,15 @@ def bar_of_rows(name: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def bar_of_bytes(name: str, total: int | None = None) -> Iterator[Callable[[BundleReport], None]]:
     """A bar that is told the report of a bundle, of so many bytes if that is known."""
-    with Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeElapsedColumn()
-    ) as bar:
+    with _bar(DownloadColumn()) as bar:
         task = bar.add_task(name, total=total)
         yield lambda report: bar.update(task, completed=report.bytes)
+
+
+def _bar(*columns: ProgressColumn) -> Progress:
+    """A bar with these columns, on a terminal only: what is printed may be read by another program."""
+    errors = Console(stderr=True)
+    described = TextColumn("{task.description}", markup=False)
+    return Progress(
+        described, BarColumn(), *columns, TimeElapsedColumn(), console=errors, disable=not errors.is_terminal
+    )

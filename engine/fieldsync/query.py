@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 from fieldsync import codec, search, texts
 from fieldsync.errors import LimitExceeded, SchemaError
 from fieldsync.limits import IN_VALUES_MAX, ROWS_MAX, SEARCHES_MAX, TERMS_MAX
-from fieldsync.schema import BaseRecord, Collection, Snapshot, closest
+from fieldsync.schema import BaseRecord, Collection, Field, Snapshot, closest
 from fieldsync.store import Searched
 from fieldsync.values import check_value
 
@@ -31,6 +31,8 @@ ScopeId: TypeAlias = Callable[[str], int | None]  # a scope's name -> its number
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {"gt": gt, "ge": ge, "lt": lt, "le": le}
 SYMBOLS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+TO_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
+EQUALITIES = ("eq", "ne", "in")
 OPERATORS = ("eq", "ne", "in", "contains", *COMPARISONS)
 
 
@@ -62,7 +64,7 @@ def column_value(value: object) -> ColumnValue:
     if isinstance(value, codec.Updates):
         return column_value(texts.shown(value)) if value.kind in texts.KINDS else None
     if isinstance(value, list | dict | tuple):
-        return json.dumps(_json(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+        return TO_JSON(_json(value))
     return None
 
 
@@ -71,7 +73,7 @@ def _json(value: object) -> Any:
     if isinstance(value, dict):
         return {key: _json(element) for key, element in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(element) for element in value]
+        return [element if type(element) is str else _json(element) for element in value]
     plain = value if isinstance(value, bool) else column_value(value)
     if isinstance(plain, bytes):
         return plain.hex()
@@ -192,6 +194,8 @@ def _numbered(term: Term, scope_id: ScopeId) -> Term:
 def _term(collection: Collection, given: str, value: object) -> Term:
     name, operator = _parsed(collection, given)
     label = f"{collection.name}.{given}"
+    if operator in EQUALITIES and name not in COLUMNS and (field := collection.field(name)).kind == "set":
+        return Term(name, operator, _operand_of_set(field, operator, label, value))
     if operator == "in":
         return Term(name, operator, tuple(_operand(name, label, item) for item in _bounded(label, value)))
     if name == "scope" and operator not in ("eq", "ne"):
@@ -236,6 +240,16 @@ def _operand(name: str, label: str, value: object) -> ColumnValue:
     if operand is None and value is not None:
         raise TypeError(f"{label}: NaN cannot be compared")
     return operand
+
+
+def _operand_of_set(field: Field, operator: str, label: str, value: object) -> Any:
+    """Of a set as a whole: a set, or a list of some."""
+    try:
+        if operator == "in":
+            return tuple(column_value(field.check(item)) for item in _bounded(label, value))
+        return column_value(field.check(value))
+    except TypeError as refusal:
+        raise TypeError(f"{refusal}; {field.name}__contains asks for an element") from None
 
 
 class Ordering(NamedTuple):

@@ -21,7 +21,7 @@ what reads and drafts look like; converting.py reads what earlier versions wrote
 from collections.abc import Iterable
 from typing import ClassVar, dataclass_transform, get_origin, get_type_hints
 
-from fieldsync.annotations import Counter, List, Map, Text, declared
+from fieldsync.annotations import Counter, List, Map, Set, Text, declared
 from fieldsync.collection import Collection, undeclared
 from fieldsync.errors import SchemaError
 from fieldsync.fields import REQUIRED, Field, Options, field
@@ -36,6 +36,7 @@ __all__ = [
     "Map",
     "Options",
     "Record",
+    "Set",
     "Snapshot",
     "Stamp",
     "Text",
