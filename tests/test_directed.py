@@ -214,6 +214,21 @@ def cut_after_a_sketch(world):
     check(giver, taker)
 
 
+def cut_again_and_again(world):
+    """The first changes of a stream are held in part by their giver, and the link dies after each frame of it."""
+    giver, taker = devices_of(world, "giver", "taker")
+    for key in "xy":
+        giver.transact([Op("create", SCOPE, "notes", key, {"text": "1", "state": "1"})])
+    for key in "xy":
+        do(giver, "update", key, "2")
+    for _ in range(4):
+        cut_after_a_stream(taker, giver)
+    found = {row.key: row.as_dict().get("text") for row in taker.database["notes"]}
+    check(giver, taker)
+    if found != {"x": "2", "y": "2"}:
+        raise Violation(f"after as many cuts as changes {found} is there")
+
+
 def gap(world):
     """Of two edits of a text the second comes alone, in a bundle. Who took it edits on, until all is written anew."""
     author, other = devices = [Device(world, name, is_hub=False, declared=(Order,)) for name in ("author", "other")]
@@ -247,6 +262,7 @@ DIRECTED = {
     "settled_unsynced": settled,
     "equals_unsynced": found_equal,
     "left_with_relayed": relayed,
+    "parts_come_again": cut_again_and_again,
     "trimmed_by_targets": late_edit,
     "many_streams": two_givers,
     "times_of_one_incarnation": two_incarnations,

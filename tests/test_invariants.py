@@ -2,7 +2,7 @@
 
 What the simulator checks at every step (tests/simulation) is not repeated here: equal contexts mean equal digests; a
 dot in the context is applied, superseded or removed; nothing rises and nothing is lost; cuts, duplicates and kills
-change no end; clocks ten years off; values and kinds of later versions pass through. Files restored: test_copies.py.
+change no end; clocks ten years off. Which test holds which invariant, says docs/testing.md.
 """
 
 import random
@@ -11,16 +11,20 @@ from functools import partial
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests import canonical, model
+from tests.moves import edit, held, inject
 from tests.simulation.audit import audit
-from tests.talking import NOW_MS, open_replica, state
+from tests.talking import NOW_MS, Order, open_replica, state
 
-from fieldsync import clock
+from fieldsync import clock, texts
+from fieldsync.codec import Unknown
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import NotDelivered
 from fieldsync.limits import DRIFT_MS_MAX
 from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
+from fieldsync.syncing import giving
 from fieldsync.syncing.memory import join
 
 SCOPE = "job/1"
@@ -61,6 +65,23 @@ class Fleet:
                     tx.update("notes", key, scope=SCOPE, **{chance.choice("ab"): value})
                 else:
                     tx.delete("notes", key, scope=SCOPE)
+
+    def put(self, number, key, values):
+        """Write both fields of a record, made now or before, or deleted and made anew."""
+        a, b = values
+        with self.databases[number].write() as tx:
+            if self.databases[number]["notes"].get(key, scope=SCOPE) is None:
+                tx.create("notes", scope=SCOPE, key=key, a=a, b=b)
+            elif self.chance.random() < 0.2:
+                tx.delete("notes", key, scope=SCOPE)
+                tx.create("notes", scope=SCOPE, key=key, a=a, b=b)
+            else:
+                tx.update("notes", key, scope=SCOPE, a=a, b=b)
+
+    def read(self, number, key):
+        """Both fields of a record."""
+        found = self.databases[number]["notes"].get(key, scope=SCOPE)
+        return found["a"], found["b"]
 
     def sync(self, one, other):
         join(self.replicas[one], self.replicas[other])
@@ -190,23 +211,55 @@ def test_bytes_are_in_proportion_to_the_changes_after_any_absence(tmp_path, chan
         database.close()
 
 
-def test_a_transaction_is_never_half_visible_in_a_ready_scope(tmp_path):
-    """Two records that every transaction writes together, streamed in the smallest chunks: a reader sees them agree."""
-    hub, device = (Database(open_replica(tmp_path / name, hub=name == "hub.db")) for name in ("hub.db", "van.db"))
+@settings(deadline=None, max_examples=12)
+@given(st.sampled_from([1, 3, 50_000]), st.lists(st.integers(0, 12), min_size=1, max_size=12), st.integers(2, 5))
+def test_a_transaction_is_never_half_visible_in_a_ready_scope(tmp_path_factory, cells, cuts, width):
+    """Records that every transaction writes together, and one that takes another's place: wherever a link dies."""
+    folder = tmp_path_factory.mktemp("groups")
+    hub, device = (Database(open_replica(folder / name, hub=name == "hub.db")) for name in ("hub.db", "van.db"))
+    keys = [f"k{number}" for number in range(width)]
     with hub.write() as tx:
-        for key in ("left", "right"):
+        for key in [*keys, "place-0"]:
             tx.create("notes", scope=SCOPE, key=key, version=0)
     device.enter(SCOPE)
     device.sync(hub)
-    for version in range(1, 30):
-        with hub.write() as tx:
-            for key in ("left", "right"):
-                tx.update("notes", key, scope=SCOPE, version=version)
-        for cut in range(version % 12):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(giving, "CHUNK_CELLS_TARGET", cells)
+        for version, cut in enumerate(cuts, 1):
+            with hub.write() as tx:
+                tx.delete("notes", f"place-{version - 1}", scope=SCOPE)
+                tx.create("notes", scope=SCOPE, key=f"place-{version}", version=version)
+                for key in keys:
+                    tx.update("notes", key, scope=SCOPE, version=version)
             join(device.replica, hub.replica, cut_after=cut)
-            assert device["notes"].get("left").version == device["notes"].get("right").version
+            (there,) = {row.version for row in device["notes"]}
+            assert [row.key for row in device["notes"]] == [*keys, f"place-{there}"]
     for database in (hub, device):
         database.close()
+
+
+@settings(deadline=None, max_examples=15)
+@given(seeds, st.integers(5, 40))
+def test_what_was_written_in_the_knowledge_of_all_else_is_read(tmp_path_factory, seed, steps):
+    """Under clocks that are years apart, of keys that were deleted and created apart: at once, at the end by all."""
+    with Fleet(tmp_path_factory.mktemp("clocks") / "fleet", seed) as fleet:
+        for replica, years in zip(fleet.replicas, fleet.chance.sample([0, -10, 10, 76], 4), strict=True):
+            wall_ms = NOW_MS + years * 31_557_600_000
+            replica.wall_ms = lambda wall_ms=wall_ms: wall_ms
+        for _ in range(steps):
+            device, other = fleet.chance.sample(range(4), 2)
+            if fleet.chance.random() < 0.4:
+                fleet.sync(device, other)
+                continue
+            key, value = fleet.chance.choice("xyz"), (fleet.chance.random(), fleet.chance.random())
+            fleet.put(device, key, value)
+            assert fleet.read(device, key) == value
+        fleet.converge()
+        last = fleet.chance.randrange(4)
+        for key in "xyz":
+            fleet.put(last, key, (last, key))
+        fleet.converge()
+        assert [fleet.read(device, key) for device in range(4) for key in "xyz"] == [(last, key) for key in "xyz"] * 4
 
 
 @pytest.mark.parametrize("year", [1975, 2100])
@@ -231,4 +284,81 @@ def test_a_clock_that_is_years_off_moves_no_other_and_can_be_overwritten(tmp_pat
     with right.replica.store.reading() as reader:
         assert clock.to_ms(reader.scope(SCOPE).time) <= NOW_MS + DRIFT_MS_MAX
     for database in (wrong, right):
+        database.close()
+
+
+def time_of(database, key, field):
+    """The time of the one cell of a register."""
+    ((_, cell),) = model.cells_at(held(database, SCOPE, key, "notes"), field, model.REGISTER)
+    return cell.stamp.time
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(NOW_MS // 2, 2 * NOW_MS), st.integers(1, 4))
+def test_what_overwrites_a_stamp_is_above_it_and_nothing_else_goes_ahead_with_it(tmp_path_factory, ms, edits):
+    """Of a stamp that is too far ahead: by one tick, for that cell alone."""
+    folder = tmp_path_factory.mktemp("clocks")
+    store = SQLiteStore(folder / "wrong.db", full=False)
+    wrong = Database(Replica(store, wall_ms=lambda: ms, mint=lambda: b"wrong-db"))
+    right = Database(open_replica(folder / "right.db"))
+    with wrong.write() as tx:
+        tx.create("notes", scope=SCOPE, key="n-1", text="from another year")
+    right.enter(SCOPE)
+    right.sync(wrong)
+    first = time_of(right, "n-1", "text")
+    for number in range(1, edits + 1):
+        before = time_of(right, "n-1", "text")
+        with right.write() as tx:
+            tx.update("notes", "n-1", scope=SCOPE, text=f"corrected {number}", more=number)
+        assert time_of(right, "n-1", "text") > before
+        assert clock.to_ms(time_of(right, "n-1", "more")) <= NOW_MS + DRIFT_MS_MAX
+    if ms > NOW_MS + DRIFT_MS_MAX:
+        assert time_of(right, "n-1", "text") == first + edits
+    wrong.sync(right)
+    for database in (wrong, right):
+        assert database["notes"].get("n-1").text == f"corrected {edits}"
+        database.close()
+
+
+LATER_KINDS = st.integers(1, 255).filter(lambda kind: kind not in {*texts.KINDS, model.SET})
+LATER_VALUES = st.recursive(
+    st.none() | st.integers(-99, 99) | st.text(max_size=3) | st.builds(Unknown, st.just(200), st.binary(max_size=9)),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=2),
+)
+LATER_CELLS = st.dictionaries(
+    st.tuples(st.sampled_from(["status", "hours", "text", "new"]), LATER_KINDS, st.binary(max_size=3)),
+    LATER_VALUES,
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(deadline=None, max_examples=25)
+@given(LATER_CELLS)
+def test_what_a_later_version_wrote_comes_through_an_older_one_byte_by_byte(tmp_path_factory, written):
+    """Fields, kinds and values that the older app does not know, and beside which it writes, from one to another."""
+    folder = tmp_path_factory.mktemp("versions")
+    later, older, other = (open_replica(folder / f"{name}.db") for name in ("later", "older", "other"))
+    databases = [Database(later), Database(older, (Order,)), Database(other)]
+    with databases[0].write() as tx:
+        tx.create("orders", scope=SCOPE, key="o-1", status="open")
+    (name,) = held(databases[0], SCOPE, "o-1", "orders")
+    some = [
+        (model.Address(field, kind, sub if kind & 2 else b""), canonical.encode(value))
+        for (field, kind, sub), value in written.items()
+    ]
+    inject(databases[0], SCOPE, [("o-1", edit(name, *dict(some).items()))], collection="orders")
+    before = state(later)[SCOPE][2]
+    for database in databases[1:]:
+        database.enter(SCOPE)
+    join(older, later)
+    with databases[1].write() as tx:
+        tx.get(Order, "o-1").hours += 2
+        tx.create(Order, scope=SCOPE, key="o-2", status="of the older app")
+    join(other, older)
+    after = state(other)[SCOPE][2]
+    assert {cid: value for cid, value in after.items() if cid in before} == before
+    assert len(after) == len(before) + 3
+    for database in databases:
+        assert database.verify().faults == []
         database.close()

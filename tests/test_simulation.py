@@ -22,6 +22,7 @@ TRIES = {  # rule -> seeds among which one is sure to notice that it is off
     "floors_stay": 300,
     "floors_unchecked": 20,
     "forwards_forgotten": 60,
+    "gaps_joined_midstream": 40,
     "giver_moves": 50,
     "incarnations_only": 50,
     "late_edits_of_one_author": 60,

@@ -10,9 +10,9 @@ from tests import canonical, model
 from tests.simulation import cells, fields
 
 from fieldsync import query, record
-from fieldsync.apply import expand
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
+from fieldsync.entries import expand
 from fieldsync.store import Entry
 
 if TYPE_CHECKING:

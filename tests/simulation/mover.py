@@ -27,7 +27,7 @@ from tests.simulation.cells import EXISTENCE
 from tests.simulation.glance import Glance, Place, Settled, is_register, note
 from tests.simulation.oracle import Violation
 
-from fieldsync import replica
+from fieldsync import moving
 from fieldsync.limits import FORWARDS_KEPT_MS
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Movers:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Look over the shoulder of each hub, whose store says when it has committed."""
-        kept = replica.settle
+        kept = moving.settle
 
         def settle(writer: Any, touched: list[Any], owns: Any, wall_ms: int, *rest: Any) -> list[News]:
             names = {known.id: known.name for known in writer.collections()}
@@ -86,7 +86,7 @@ class Movers:
             writer._store.at_commit(lambda: self._told.append(done))
             return news
 
-        with patch.object(replica, "settle", settle):
+        with patch.object(moving, "settle", settle):
             yield
 
     def forget(self, device: Device) -> None:

@@ -47,6 +47,22 @@ def context_joined_midstream() -> Iterator[None]:
 
 
 @contextmanager
+def gaps_joined_midstream() -> Iterator[None]:
+    """A change that is accounted for in the middle of a stream takes all of its author's before it along."""
+    kept = taking._account
+
+    def account(writer: Writer, scope: Scope, taken: list[TakenChange], giver: Context) -> None:
+        kept(writer, scope, taken, giver)
+        whole = taking._dots(writer, (change for change in taken if change.is_whole)) & giver
+        filled = Context.of((author, 1, high) for author, _, high in whole.intervals())
+        writer.account(scope.id, filled)
+        taking._drop_provisional(writer, scope, filled)
+
+    with patch.object(taking, "_account", account):
+        yield
+
+
+@contextmanager
 def removals_forget() -> Iterator[None]:
     """A removal that is kept is not held against cells that arrive after it."""
     with patch.object(SQLiteReader, "removals_of", lambda self, scope, creations: {}):
@@ -192,6 +208,18 @@ def parts_are_held_back() -> Iterator[None]:
 
 
 @contextmanager
+def parts_come_again() -> Iterator[None]:
+    """A giver sends again what a taker holds in part, though it came under a context that it covers."""
+    kept = exchange.lacking
+
+    def lacking(reader: Reader, scope: Scope, own: Context, taker: exchange.Declaration) -> Context:
+        return kept(reader, scope, own, replace(taker, provisional=[]))
+
+    with patch.object(exchange, "lacking", lacking):
+        yield
+
+
+@contextmanager
 def floors_unchecked() -> Iterator[None]:
     """A taker trusts the absence of removals though its giver has forgotten some that it never saw."""
     with patch.object(existence, "is_needed", lambda giver, taker: False):
@@ -305,6 +333,7 @@ RULES = {
     rule.__name__: rule
     for rule in (
         context_joined_midstream,
+        gaps_joined_midstream,
         removals_forget,
         parts_are_wholes,
         many_streams,
@@ -314,6 +343,7 @@ RULES = {
         one_incarnation_written,
         edits_of_the_dead_vanish,
         parts_are_held_back,
+        parts_come_again,
         floors_unchecked,
         floors_stay,
         trimmed_unguarded,

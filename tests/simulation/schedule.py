@@ -27,6 +27,7 @@ from tests.simulation.world import DECLARATIONS, World
 from fieldsync import leaving, texts
 from fieldsync.bundles import bundle
 from fieldsync.context import Context
+from fieldsync.sqlite import writer
 from fieldsync.syncing import exchange, giving, parting
 from fieldsync.syncing.memory import join
 
@@ -71,11 +72,13 @@ ACTIONS = {  # how often each is done; a run leaves some out and does others mor
 
 @contextmanager
 def _small_chunks(chance: random.Random) -> Iterator[None]:
-    """Streams of many frames, declarations that leave something out, texts that are soon written anew."""
+    """Streams of many frames, declarations that leave something out, texts and entries that are soon made anew."""
     cells, groups = chance.choice(CHUNK_CELLS), chance.choice([1, 16])
+    is_small = cells < max(CHUNK_CELLS)
     with (
         patch.object(giving, "CHUNK_CELLS_TARGET", cells),
-        patch.object(parting, "PART_BYTES_MIN", 100 if cells < max(CHUNK_CELLS) else parting.PART_BYTES_MIN),
+        patch.object(parting, "PART_BYTES_MIN", 100 if is_small else parting.PART_BYTES_MIN),
+        patch.object(writer, "ENTRIES_BYTES_SPARE", -(1 << 20) if is_small else writer.ENTRIES_BYTES_SPARE),
         patch.object(exchange, "PROVISIONAL_GROUPS_MAX", groups),
         patch.object(texts, "TEXT_SLACK_BYTES", chance.choice([0, 60, texts.TEXT_SLACK_BYTES])),
     ):

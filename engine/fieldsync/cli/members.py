@@ -11,6 +11,7 @@ from rich.table import Table as Grid
 
 import fieldsync
 from fieldsync import clock
+from fieldsync.cli import hubs
 from fieldsync.cli.options import Keys, NewOrOld, age, opened_as
 from fieldsync.cli.terminal import add, console, group, say
 from fieldsync.limits import GRANT_DAYS
@@ -27,15 +28,13 @@ Final = Annotated[bool, typer.Option("--final", help="Not renewed: after that ma
 
 PANEL = "Organisation"
 org = group("The organisation: the root of all trust.")
-hub = group("The hub: it admits devices and holds every scope.")
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to others."""
     app.add_typer(org, name="org", rich_help_panel=PANEL)
-    app.add_typer(hub, name="hub", rich_help_panel=PANEL)
+    hubs.register(app, PANEL)
     add(org, None, (create, "fieldsync org create acme --name Acme"))
-    add(hub, None, (init, "fieldsync hub init hub --org acme --name office"))
     add(
         app,
         PANEL,
@@ -43,6 +42,7 @@ def register(app: typer.Typer) -> None:
         (enroll, "fieldsync enroll AEQCA-... me"),
         (grant, 'fieldsync grant ada --db hub.db --identity hub --write "job/*" --read prices'),
         (revoke, "fieldsync revoke ada --db hub.db --identity hub"),
+        (believe, "fieldsync believe ada --db hub.db --identity hub"),
         (assign, "fieldsync assign ada job/7 job/8 --db dispatch.db --identity me"),
         (devices, "fieldsync devices --db hub.db --identity hub"),
         (void, "fieldsync void --db hub.db --identity hub"),
@@ -58,18 +58,6 @@ def create(
 
     made = Organisation.create(folder, name, clock.now_ms())
     say(f"{name} ({made.id}): keep {folder} where nobody else gets at it; it is needed again for each new hub")
-
-
-def init(
-    folder: Annotated[Path, typer.Argument(help="A new folder, for the hub's keys.")],
-    org: Annotated[Path, typer.Option("--org", help="The organisation's folder.", exists=True)],
-    name: Annotated[str, typer.Option(help="The hub's name.")],
-) -> None:
-    """Make a hub of an organisation."""
-    from fieldsync.trust.identity import Organisation
-
-    made = Organisation.load(org).create_hub(folder, name, clock.now_ms())
-    say(f"{name} ({made.device}): its keys are in {folder}")
 
 
 def invite(
@@ -144,6 +132,18 @@ def revoke(
     with opened_as(db, identity, hub=True) as member:
         made = member.revoke(member.find(device), keep=not all_of_it)
         say(f"{member.roll.name(made.device)} is out; {len(made.last)} of its authors count up to what is here")
+
+
+def believe(
+    device: DeviceName,
+    db: NewOrOld,
+    identity: Keys,
+    lasting: Annotated[str, typer.Option("--for", help="So long: 30m, 2h, 7d.")] = "1d",
+) -> None:
+    """Believe at this hub what a device says that it has, where who wrote it was put back or damaged, and cannot."""
+    with opened_as(db, identity, hub=True) as member:
+        member.believe(member.find(device), int(age(lasting).total_seconds()))
+    say(f"{device} is believed for {lasting}")
 
 
 def assign(

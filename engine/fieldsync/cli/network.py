@@ -36,19 +36,30 @@ def sync(
     scope: Annotated[list[str] | None, typer.Option(help="Enter this scope first; may be repeated.")] = None,
     only: Annotated[bool, typer.Option("--only", help="Sync the given scopes and no others.")] = False,
     timeout: Annotated[float, typer.Option(help="Seconds without progress before the link counts as cut.")] = 60,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Stop after so many bytes, both ways.")] = None,
+    max_seconds: Annotated[float | None, typer.Option(min=0, help="Stop after so long.")] = None,
     identity: MaybeKeys = None,
 ) -> None:
-    """Sync a database with a peer once."""
+    """Sync a database with a peer once. Where it stops before all is done, what landed stays, and the rest waits."""
     own = identity_of(identity)
     with fieldsync.open(db) as database:
         if scope:
             database.enter(*scope)
-        report = database.sync(url, scopes=scope if only else None, timeout=timeout, identity=own)
+        report = database.sync(
+            url,
+            scopes=scope if only else None,
+            timeout=timeout,
+            max_bytes=max_bytes,
+            max_seconds=max_seconds,
+            identity=own,
+        )
     say(
         f"{len(report.scopes)} scopes: {report.changes_received:,} changes received, {report.changes_sent:,} sent, "
         f"{report.bytes_received:,} bytes in, {report.bytes_sent:,} out, {report.round_trips} round trips, "
         f"{report.seconds:.2f} s"
     )
+    if not report.complete:
+        say("stopped by its budget; the next sync goes on from there", "yellow")
     if report.changes_ahead:
         say(f"{report.changes_ahead:,} changes are stamped ahead of this clock: one of the two is wrong", "yellow")
     if lacking := [refused.scope for refused in report.refusals if refused.code == "not-held"]:

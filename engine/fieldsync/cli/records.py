@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from datetime import UTC, datetime
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -157,8 +158,14 @@ def schema(
 
 
 def _declared_in(name: str) -> list[type[fieldsync.Record]]:
-    """A record class, or those of a module, by MODULE[:CLASS]; BadParameter where there is none."""
+    """A record class, or those of a module, by MODULE[:CLASS]; BadParameter where there is none.
+
+    The module may lie in the current folder, where Python does not look for those of an installed command.
+    """
     module_name, _, class_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

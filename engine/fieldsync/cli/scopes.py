@@ -30,10 +30,16 @@ def register(app: typer.Typer) -> None:
     )
 
 
-def enter(scopes: ScopeNames, db: NewOrOld) -> None:
+def enter(
+    scopes: ScopeNames,
+    db: NewOrOld,
+    priority: Annotated[
+        int | None, typer.Option(help="Scopes of higher numbers sync first; 0 at first, as it was if not given.")
+    ] = None,
+) -> None:
     """Hold scopes from now on: the next syncs fill them."""
     with fieldsync.open(db) as database:
-        database.enter(*scopes)
+        database.enter(*scopes, priority=priority)
     say(f"entered: {', '.join(scopes)}")
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fieldsync.errors import ProtocolError, SyncError, VersionMismatch
 from fieldsync.leaving import deliver
-from fieldsync.limits import EAGER_SCOPES_MAX
+from fieldsync.limits import EAGER_SCOPES_MAX, SCOPES_EMPTY_MAX
 from fieldsync.replica import peer_id
 from fieldsync.store import Pair
 from fieldsync.syncing import eager, exchange, pairs
@@ -186,8 +186,8 @@ class Greeting:
     def _withhold(self) -> None:
         """A device names to a hub what it holds; it may not hold that any more."""
         for i, shared in enumerate(self.shared):
-            if shared.name not in self.states and (reason := self.trust.rights.why_not_read(shared.name)):
-                self.withheld[i] = reason
+            if shared.name not in self.states:
+                self.withheld[i] = self.trust.rights.why_not_read(shared.name) or Reason.NOT_HELD
 
     def _accept_differ(self, differ: Differ, pair: Pair) -> None:
         """The remembered list numbers the scopes, those that are new to it after them."""
@@ -268,10 +268,13 @@ class Greeting:
         with self._replica.store.reading() as reader:
             for name in filter(self._may_tell, names):
                 scope = reader.scope(name)
-                if scope is None:
-                    new.append(name)
-                else:
+                if scope is not None:
                     self.states[name] = exchange.state_of(reader, scope)
+                else:
+                    new.append(name)
+            if new and not self.trust.rights.knows_all:
+                empty = sum(not any(scope.digest) for scope in reader.scopes())
+                new = new[: max(0, SCOPES_EMPTY_MAX - empty)]
         if new:
             with self._replica.store.writing() as writer:
                 for name in new:
@@ -377,4 +380,6 @@ class Greeting:
                 for one, dots in delivered.items():
                     deliver(writer, one, dots)
                 if is_new and name is not None:
-                    pairs.write(writer, name, pair, contexts, old=self._id, wall_ms=self._replica.wall_ms())
+                    device = None if initiator else self.trust.device
+                    wall_ms = self._replica.wall_ms()
+                    pairs.write(writer, name, pair, contexts, old=self._id, wall_ms=wall_ms, device=device)

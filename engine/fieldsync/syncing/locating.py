@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fieldsync import record
-from fieldsync.apply import Target
+from fieldsync.apply import RecordEdits, Target
 from fieldsync.changes import REMOVING
 from fieldsync.store import HEADLESS
 
@@ -13,9 +14,50 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fieldsync.changes import Name, TakenChange
-    from fieldsync.store import Dot, Entry, Incarnation, Row, Scope, Writer
+    from fieldsync.record import Removal
+    from fieldsync.store import Dot, Entry, Incarnation, OrphanRow, Row, Scope, Writer
 
-Place = tuple[int, str]  # collection, key
+Place = tuple[int, str | None]  # collection, key
+NOWHERE: Place = (HEADLESS, None)
+
+
+@dataclass(slots=True)
+class _Coming:
+    """What comes of each incarnation that changes touch."""
+
+    pieces: dict[Incarnation, tuple[bytes, ...]] = field(default_factory=dict)
+    removals: dict[Incarnation, tuple[Removal, ...]] = field(default_factory=dict)
+    named: dict[Incarnation, Name] = field(default_factory=dict)
+    created: set[Incarnation] = field(default_factory=set)
+
+    def add(self, change: TakenChange) -> None:
+        """All of one change."""
+        dot, pieces = (change.author, change.seq), self.pieces
+        for author, seq, n, name, packed in change.pieces:
+            incarnation = (author, seq, n)
+            pieces[incarnation] = (*pieces[incarnation], packed) if incarnation in pieces else (packed,)
+            if name is not None:
+                self.named.setdefault(incarnation, name)
+            if (author, seq) == dot:
+                self.created.add(incarnation)
+        for removal in change.removals:
+            self.remove(removal[:3], [removal])
+
+    def remove(self, incarnation: Incarnation, removals: list[Removal]) -> None:
+        """Removals of one incarnation."""
+        self.removals[incarnation] = (*self.removals.get(incarnation, ()), *removals)
+
+    def incarnations(self) -> list[Incarnation]:
+        """Each once."""
+        return list(dict.fromkeys((*self.pieces, *self.removals)) if self.removals else self.pieces)
+
+    def target(
+        self, incarnation: Incarnation, orphans: tuple[OrphanRow, ...], place: Place, name: str, row: Row | None
+    ) -> Target:
+        """What comes of one, and what is there of its record."""
+        created = {incarnation[:2]: incarnation[2]} if incarnation in self.created else None
+        pieces, removals = self.pieces.get(incarnation, ()), self.removals.get(incarnation, ())
+        return Target(place[0], name, place[1], row, orphans, pieces, removals, created)
 
 
 def locate(writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int], names: list[str]) -> list[Target]:
@@ -23,26 +65,43 @@ def locate(writer: Writer, scope: Scope, taken: list[TakenChange], ids: list[int
 
     ids and names: the collections of the chunk, by its own numbers for them.
     """
-    targets: dict[Incarnation, Target] = {}
-    named: dict[Incarnation, Name] = {}
+    coming = _Coming()
     for change in taken:
-        dot = (change.author, change.seq)
+        coming.add(change)
+    wanted = coming.incarnations()
+    kept = writer.removals_of(scope.id, {one[:2] for one in wanted})
+    for incarnation in kept.keys() & set(wanted) if kept else ():
+        coming.remove(incarnation, kept[incarnation])
+    return _Finder(writer, scope, ids, names).find(coming, wanted)
+
+
+def locate_edits(writer: Writer, scope: Scope, taken: list[TakenChange]) -> RecordEdits | None:
+    """What changes edit, where they do nothing else and the index has all of the records; None for any others."""
+    if writer.is_audited() or writer.has_orphans(scope.id) or any(change.removals for change in taken):
+        return None
+    finder = _Finder(writer, scope, [], [])
+    edits = RecordEdits()
+    creations: dict[Dot, list[Entry]] = {}
+    several: list[tuple[dict[int, bytes], int]] = []
+    for change in taken:
+        mine = edits.pieces[change.author, change.seq] = {}
+        entries, last = [], None
         for author, seq, n, name, packed in change.pieces:
-            incarnation = (author, seq, n)
-            target = targets.get(incarnation)
-            if target is None:
-                target = targets[incarnation] = Target()
-            target.pieces += (packed,)
-            if name is not None:
-                named.setdefault(incarnation, name)
-            if (author, seq) == dot:
-                target.created = {dot: n}
-        for removal in change.removals:
-            targets.setdefault(removal[:3], Target()).removals += (removal,)
-    for incarnation, kept in writer.removals_of(scope.id, {one[:2] for one in targets}).items():
-        if incarnation in targets:
-            targets[incarnation].removals += tuple(kept)
-    return _Finder(writer, scope, ids, names).find(targets, named)
+            if (author, seq) != last:  # mostly many in a row are of one creation
+                last = (author, seq)
+                entries = creations[last] = creations[last] if last in creations else finder.creations(last)
+            place = next((one for one in entries if one[1] <= n < one[1] + one[3]), None)
+            if name is not None or place is None:
+                return None
+            collection, number = place[0], place[2] + n - place[1]
+            rows, pieces = edits.rows.setdefault(collection, {}), mine.setdefault(collection, {})
+            if number in pieces:
+                several.append((pieces, number))
+            pieces[number] = packed
+            rows[number] = (*rows[number], packed) if number in rows else (packed,)
+    for pieces, number in several:  # of a record of two incarnations: too seldom to be remembered
+        pieces.pop(number, None)
+    return edits if not writer.removals_of(scope.id, creations) else None
 
 
 class _Finder:
@@ -51,38 +110,50 @@ class _Finder:
     def __init__(self, writer: Writer, scope: Scope, ids: list[int], names: list[str]) -> None:
         self._writer = writer
         self._scope = scope
-        self._collections = dict(zip(ids, names, strict=True))
+        self._collections = {HEADLESS: "", **dict(zip(ids, names, strict=True))}
         self._numbers = ids
         self._rows: dict[Place, Row] = {}
 
-    def find(self, targets: dict[Incarnation, Target], named: dict[Incarnation, Name]) -> list[Target]:
-        """Say of each target where it is; those of one record become one."""
+    def find(self, coming: _Coming, wanted: list[Incarnation]) -> list[Target]:
+        """Say of each incarnation where it is; those of one record become one target."""
         orphans = {}
         if self._writer.has_orphans(self._scope.id):
-            orphans = {row.incarnation: row for row in self._writer.orphans(self._scope.id, list(targets))}
-        places = {incarnation: (self._numbers[name[0]], name[1]) for incarnation, name in named.items()}
-        for incarnation, orphan in orphans.items():
-            targets[incarnation].orphans = (orphan,)
-            if orphan.key is not None and orphan.collection != HEADLESS:
-                places.setdefault(incarnation, (orphan.collection, orphan.key))
-        # what comes again stays where it is, whatever it is called now
-        again = self._provisional() if places else set()
-        places |= self._by_index([one for one in targets if one not in places or one[:2] in again])
-        # what comes late for a record that was removed here is still that record's
-        unknown = [incarnation for incarnation in targets if incarnation not in places]
-        places |= self._writer.names_of_removed(self._scope.id, unknown)
-        self._fetch([place for place in set(places.values()) if place not in self._rows])
+            orphans = {row.incarnation: row for row in self._writer.orphans(self._scope.id, wanted)}
+        places = self._places({one: (self._numbers[name[0]], name[1]) for one, name in coming.named.items()}, orphans)
+        places = self._look_up(wanted, places)
+        targets: list[Target] = []
         by_place: dict[Place, Target] = {}
-        for incarnation, place in places.items():
-            target = targets[incarnation]
-            first = by_place.setdefault(place, target)
-            if first is target:
-                collection, target.key = place
-                target.collection, target.collection_name = collection, self._name(collection)
-                target.row = self._rows.get(place)
+        for incarnation in wanted:
+            orphan = (orphans[incarnation],) if incarnation in orphans else ()
+            place = places.get(incarnation, NOWHERE)
+            one = coming.target(incarnation, orphan, place, self._name(place[0]), self._rows.get(place))
+            first = by_place.setdefault(place, one) if place is not NOWHERE else one
+            if first is one:
+                targets.append(one)
             else:
-                first.join(targets.pop(incarnation))
-        return list(targets.values())
+                first.join(one)
+        return targets
+
+    def _places(
+        self, named: dict[Incarnation, Place], orphans: dict[Incarnation, OrphanRow]
+    ) -> dict[Incarnation, Place]:
+        """Where those are of which that is said."""
+        for incarnation, orphan in orphans.items():
+            if orphan.key is not None and orphan.collection != HEADLESS:
+                named.setdefault(incarnation, (orphan.collection, orphan.key))
+        return named
+
+    def _look_up(self, wanted: list[Incarnation], said: dict[Incarnation, Place]) -> dict[Incarnation, Place]:
+        """The same of all, as far as that can be known; what is there of their records is read."""
+        # what comes again stays where it is, whatever it is called now
+        again = self._provisional() if said else set()
+        indexed = self._by_index([one for one in wanted if one not in said or one[:2] in again] if said else wanted)
+        known = said | indexed
+        # what comes late for a record that was removed here is still that record's
+        unknown = [one for one in wanted if one not in known] if len(known) < len(wanted) else []
+        removed = self._writer.names_of_removed(self._scope.id, unknown)
+        self._fetch({place for place in (*said.values(), *removed.values()) if place not in self._rows})
+        return known | removed
 
     def _provisional(self) -> set[Dot]:
         """The changes of which something is here, and which may come again."""
@@ -98,7 +169,8 @@ class _Finder:
         """Look rows up by their keys."""
         keys: dict[int, list[str]] = {}
         for collection, key in places:
-            keys.setdefault(collection, []).append(key)
+            if key is not None:
+                keys.setdefault(collection, []).append(key)
         for collection, some in keys.items():
             rows = self._writer.by_key(collection, self._scope.id, some)
             self._rows.update({(collection, row.key): row for row in rows})
@@ -106,34 +178,31 @@ class _Finder:
     def _by_index(self, wanted: list[Incarnation]) -> dict[Incarnation, Place]:
         """Where the index says that incarnations were created, if they still are there: row numbers are used again."""
         found: dict[Incarnation, Place] = {}
-        for collection, (numbers, expected) in self._indexed(wanted).items():
-            rows = [row for row in self._writer.by_id(collection, sorted(set(numbers))) if row[1] == self._scope.id]
+        for collection, expected in self._indexed(wanted).items():
+            rows = [row for row in self._writer.by_id(collection, sorted(expected)) if row[1] == self._scope.id]
             names = record.incarnations(self._writer.dictionary, [row[3] for row in rows])
-            held = {row[0]: (row, here) for row, here in zip(rows, names, strict=True)}
-            for number, incarnation in zip(numbers, expected, strict=True):
-                row, here = held.get(number, (None, ()))
-                if row is not None and incarnation in here:
-                    found[incarnation] = place = (collection, row[2])
-                    self._rows[place] = row
+            for row, here in zip(rows, names, strict=True):
+                for incarnation in expected[row[0]]:
+                    if incarnation in here:
+                        found[incarnation] = place = (collection, row[2])
+                        self._rows[place] = row
         return found
 
-    def _indexed(self, wanted: list[Incarnation]) -> dict[int, tuple[list[int], list[Incarnation]]]:
-        """By collection, rows and the incarnation that the index has in each."""
-        expected: dict[int, tuple[list[int], list[Incarnation]]] = {}
+    def _indexed(self, wanted: list[Incarnation]) -> dict[int, dict[int, list[Incarnation]]]:
+        """By collection, rows and the incarnations that the index has in each."""
+        expected: dict[int, dict[int, list[Incarnation]]] = {}
         creations: dict[Dot, list[Entry]] = {}
         for incarnation in wanted:
             author, seq, n = incarnation
             entries = creations.get((author, seq))
             if entries is None:
-                entries = creations[author, seq] = self._creations((author, seq))
+                entries = creations[author, seq] = self.creations((author, seq))
             for collection, first, row, count in entries:
                 if first <= n < first + count:
-                    numbers, incarnations = expected.setdefault(collection, ([], []))
-                    numbers.append(row + n - first)
-                    incarnations.append(incarnation)
+                    expected.setdefault(collection, {}).setdefault(row + n - first, []).append(incarnation)
         return expected
 
-    def _creations(self, dot: Dot) -> list[Entry]:
+    def creations(self, dot: Dot) -> list[Entry]:
         """Where a change created records."""
         change = self._writer.change(self._scope.id, dot)
         known = change is not None and not change.flags & REMOVING

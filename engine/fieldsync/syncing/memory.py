@@ -40,6 +40,8 @@ def join(
             sides[1 - turn].receive(frame)
             if turn and progress is not None:
                 progress(sides[0].report)
+            if sides[0].finished and not sides[0].report.complete:
+                break  # it was enough; the other side has not heard of that yet
     finally:
         for side in sides:
             side.close()

@@ -45,7 +45,7 @@ from fieldsync.syncing.landing import Landing
 from fieldsync.syncing.report import Refused, Report
 from fieldsync.syncing.rounds import Rounds
 from fieldsync.trust import refusals
-from fieldsync.trust.rights import CONTROL
+from fieldsync.trust.rights import CONTROL, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,8 +82,9 @@ class Session:
     ) -> None:
         """scopes: only these; all that are held if None. peer: the initiator's name for the other side, to remember.
 
-        enough: whether to stop here, asked before each frame: what has landed stays, the rest waits. trust: what the
-        peer may do, who has proved who he is; where he has not, the replica is asked by what he says of himself.
+        enough: whether to stop here, asked before each frame, of either side: what has landed stays, the rest waits.
+        trust: what the peer may do, who has proved who he is; where he has not, the replica is asked by what he says of
+        himself.
         """
         self.report = Report()
         self.finished = False
@@ -108,19 +109,30 @@ class Session:
 
     def next_frame(self) -> bytes | None:
         """The next frame to send, or None when there is none before more is received."""
-        if self._enough is not None and not self.finished and self._enough(self.report):
-            self.finished = True
-            self.close()
-        if self.finished and not self.report.complete:
+        if self._stops():
             return None
         message = self._control.popleft() if self._control else self._next_stream()
         if message is None and self._control:  # the end of a stream may have something to say
             message = self._control.popleft()
         if message is None:
             return None
+        if isinstance(message, Part | Sketch | Answer) or (isinstance(message, Stream) and message.chunk is not None):
+            self._check_may_hear(self._shared[message.scope].name)
         frame = messages.encode(message)
         self.report.bytes_sent += len(frame)
         return frame
+
+    def _stops(self) -> bool:
+        """Whether the session ends short of its end, because it was enough."""
+        if self._enough is not None and not self.finished and self._enough(self.report):
+            self.finished = True
+            self.close()
+        return self.finished and not self.report.complete
+
+    def _check_may_hear(self, name: str) -> None:
+        """SyncError where the peer may not read a scope any more; that it is out, it may hear."""
+        if name != CONTROL and (reason := self._greeting.trust.rights.why_not_read(name)):
+            raise SyncError(f"{reason}: {name!r} is not given any further: {tell(reason)}")
 
     def _next_stream(self) -> Part | Stream | None:
         if self._outgoing is None:
@@ -155,7 +167,7 @@ class Session:
 
     def receive(self, frame: bytes) -> None:
         """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
-        if self.finished and not self.report.complete:
+        if self._stops():
             return  # it was enough; this was on its way
         self.report.bytes_received += len(frame)
         message = messages.decode(frame)
@@ -329,6 +341,7 @@ class Session:
 
     def _finish(self) -> None:
         self.finished = self.report.complete = True
+        self.report.apart = [shared.name for shared in self._shared if shared.is_apart]
         self._rounds.close()
         self._greeting.remember(initiator=self._initiator)
         refusals.remember(self._replica.store, self.report.scopes, self.report.refusals)
