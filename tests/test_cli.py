@@ -22,9 +22,9 @@ COMMANDS = [
     *("load", "serve", "agent", "sync", "enter", "leave", "trim", "export", "import-bundle", "verify", "why"),
     *("conflicts", "audit", "info", "schema", "doctor"),
     "demo",
-    *("invite", "enroll", "grant", "revoke", "assign", "devices", "void"),
+    *("invite", "enroll", "grant", "revoke", "believe", "assign", "devices", "void"),
 ]
-GROUPS = [("org", "create"), ("hub", "init")]
+GROUPS = [("org", "create"), ("hub", "init"), ("hub", "adopt"), ("hub", "revoke")]
 TABLE = "id,job,note,price\na,7,[bold]x[/bold],1.50\nb,8,:smile:,2\nc,7,too,many,fields\n"
 
 
@@ -82,7 +82,6 @@ def test_load_writes_rows_and_tells_which_it_left_out(load, tmp_path):
     assert (code, err) == (0, "")
     assert "line 4 left out: 5 fields where the header has 4" in out
     assert "2 records written, 0 unchanged, 1 rows left out, 2 scopes" in out
-    assert "orders [1] {2}.csv" in out
     with fs.open(tmp_path / "field.db") as db:
         assert db["orders"].get("a", scope="job/7").as_dict() == {
             "key": "a",
@@ -94,6 +93,13 @@ def test_load_writes_rows_and_tells_which_it_left_out(load, tmp_path):
         }
     code, out, _ = load("--fast")
     assert (code, "0 records written, 2 unchanged" in out) == (0, True)
+
+
+def test_a_bar_is_shown_on_a_terminal_only_beside_what_is_printed(load, monkeypatch):
+    assert "orders [1] {2}.csv" not in load()[1]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, err = load()
+    assert (code, "orders [1] {2}.csv" in out, "orders [1] {2}.csv" in err) == (0, False, True)
 
 
 def test_load_tells_the_first_of_many_bad_rows(run, tmp_path):
@@ -513,6 +519,21 @@ def test_sync_names_what_the_peer_does_not_hold(load, run, tmp_path):
     assert code == 0
     assert "1 scopes: 0 changes received, 1 sent" in out
     assert "not held by the peer: job/8" in out
+
+
+def test_a_sync_stops_when_its_budget_is_used_up(run, tmp_path):
+    field = tmp_path / "field.db"
+    assert run("enter", "--db", field, "job/1")[0] == run("enter", "--db", field, "job/2", "--priority", 1)[0] == 0
+    with fs.open(tmp_path / "hub.db", hub=True) as hub, fs.serve(hub) as server:
+        for scope in ("job/1", "job/2"):
+            with hub.write() as tx:
+                tx.create("notes", scope=scope, key="n", text=os.urandom(3_000).hex())
+        code, out, _ = run("sync", "--db", field, server.url, "--max-bytes", 4_000)
+        assert (code, "stopped by its budget; the next sync goes on from there" in out) == (0, True)
+        with fs.open(field) as device:
+            assert {scope.name: scope.state for scope in device.scopes()} == {"job/1": "filling", "job/2": "ready"}
+        code, out, _ = run("sync", "--db", field, server.url, "--max-seconds", 60)
+        assert (code, "2 scopes: 1 changes received" in out, "budget" in out) == (0, True, False)
 
 
 def test_sync_tells_what_was_damaged(load, run, tmp_path):

@@ -241,13 +241,17 @@ def test_a_key_of_two_scopes_is_ambiguous(db):
             with pytest.raises(fs.AmbiguousKey, match="lives in the scopes job/1, job/2; pass scope="):
                 act(Order, "a")
         tx.update(Order, "a", scope="job/2", status="done")
-    with pytest.raises(fs.AmbiguousKey):
-        db[Order].get("a")
+    for read in (db[Order].get, db[Order].__getitem__):
+        with pytest.raises(fs.AmbiguousKey):
+            read("a")
     assert [db[Order].get("a", scope=f"job/{n}").status for n in (1, 2)] == ["open", "done"]
     with db.write() as tx:
         tx.delete(Order, "a", scope="job/1")
         tx.update(Order, "a", status="late")
-    assert db[Order].get("a").status == "late"
+    assert db[Order].get("a").status == db[Order]["a"].status == "late"
+    assert db[Order].get("b") is None
+    with pytest.raises(fs.NotFound, match="orders has no 'b'"):
+        db[Order]["b"]
 
 
 def test_generated_keys_sort_by_time():

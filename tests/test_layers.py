@@ -16,9 +16,10 @@ PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("network", "trust", "syncing", "bundles"),
     *("errors", "limits", "clock", "codec", "context", "syncing.reconcile", "trust.signing", "trust.rights"),
-    *("types", "documents", "texts", "record", "store", "changes", "apply", "transaction", "trimming", "leaving"),
+    *("types", "documents", "texts", "record", "store", "changes", "entries", "apply", "plain"),
+    *("pending", "transaction", "trimming", "leaving"),
     *("trust.statements", "trust.grants", "trust.control"),
-    *("carrying", "forwarding", "moving"),
+    *("carrying", "thinning", "forwarding", "moving"),
     *("values", "converting", "edits", "search", "fields", "annotations", "records", "collection", "schema"),
     *("draft", "query", "columns"),
     *(
@@ -29,6 +30,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "sqlite.searching",
         "sqlite.inspection",
         "sqlite.memory",
+        "sqlite.lately",
         "sqlite.reader",
         "sqlite.rows",
         "sqlite.declaring",
@@ -59,6 +61,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "syncing.existence",
         "syncing.locating",
         "syncing.taking",
+        "syncing.claims",
         "syncing.bodies",
         "syncing.frames",
         "syncing.messages",
@@ -82,7 +85,9 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     *(
         "trust.certificates",
         "trust.identity",
+        "trust.who",
         "trust.membership",
+        "trust.hubs",
         "trust.enrolment",
         "bundles.sealing",
         "bundles.sealed_bundle",
@@ -104,7 +109,8 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     *("live", "copies", "holding", "history", "database", "network.agent", "fieldsync"),
     *("samples", "progress", "device", "demo.teller", "demo.story", "demo.scene"),
     *("demo.founding", "demo.meeting", "demo.returning", "demo"),
-    *("cli.terminal", "cli.options", "cli.records", "cli.scopes", "cli.network", "cli.care", "cli.members", "cli"),
+    *("cli.terminal", "cli.options", "cli.records", "cli.scopes", "cli.network", "cli.care"),
+    *("cli.hubs", "cli.members", "cli"),
     "__main__",
 ]
 CORE = LAYERS[: LAYERS.index("trust.certificates")]
@@ -126,10 +132,14 @@ CALLERS = {  # of kernels: one each
     "existence": {"syncing.existence"},
     "merge": {"record"},
     "numbers": {"sqlite.layout"},
+    "plain": {"plain"},
     "sketch": {"syncing.reconcile"},
     "update": {"documents"},
 }
-LATE = ("msgpack", "websockets", "zeroconf", "pycrdt", "cryptography", "typer", "rich", "asyncio")
+LATE = (
+    *("msgpack", "websockets", "zeroconf", "pycrdt", "cryptography", "typer", "rich", "asyncio"),
+    *("fieldsync.conflicts", "fieldsync.loading", "fieldsync.moving", "fieldsync.recording", "fieldsync.syncing"),
+)
 
 
 def name_of(path: Path) -> str:

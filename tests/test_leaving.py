@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import apsw
 import pytest
+from tests.talking import Talk
 
 import fieldsync as fs
 from fieldsync.bundles import bundle
@@ -18,6 +19,7 @@ from fieldsync.replica import Replica
 from fieldsync.sqlite import SQLiteStore
 
 SCOPE = "job/7"
+STREAM = 3
 
 
 @pytest.fixture
@@ -248,3 +250,24 @@ def test_what_a_repair_left_is_not_erased_before_a_hub_has_it(hub, tmp_path):
         db.leave(SCOPE, escrow=tmp_path / "left.bundle")
     hub.import_bundle(tmp_path / "left.bundle")
     assert keys(hub) == ["sound"]
+
+
+def test_what_a_hub_has_by_way_of_others_waits_for_nobody(hub, tmp_path):
+    """A peer brings what the hub brings, and takes the scope over: what both end with is delivered all the same."""
+    with (
+        fs.open(tmp_path / "a.db", durability="fast") as ada,
+        fs.open(tmp_path / "b.db", durability="fast") as ben,
+    ):
+        put(ben, "b")
+        ben.sync(hub)
+        put(ada, "a")
+
+        def meet_ben_first(side, frame):
+            if frame[0] == STREAM and side is talk.sides[0] and not ada["orders"].get("b"):
+                ada.sync(ben)
+            side.receive(frame)
+
+        talk = Talk.between(ada.replica, hub.replica)
+        report = talk.run(deliver=meet_ben_first).sides[0].report
+        assert (report.superseded, report.apart) == ([SCOPE], [])
+        assert [held.pending for held in ada.scopes()] == [0]

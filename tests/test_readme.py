@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.test_schema import mypy
+
 README = (Path(__file__).parents[1] / "README.md").read_text()
 ALL_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 BLOCKS = [block for block in ALL_BLOCKS if "fs.Agent(" not in block]
@@ -33,6 +35,13 @@ def test_all_of_it_runs_from_top_to_bottom(tmp_path):
     code = "".join(BLOCKS).replace("port=8765", "port=0")  # which may be taken here
     assert code.count("port=0") == 1
     run(code, tmp_path)
+
+
+def test_a_type_checker_has_nothing_to_say(tmp_path):
+    """Nor has it of docs/schema.md."""
+    schema = (Path(__file__).parents[1] / "docs" / "schema.md").read_text()
+    for name, blocks in (("readme", BLOCKS), ("schema", re.findall(r"```python\n(.*?)```", schema, re.DOTALL))):
+        assert mypy(tmp_path / f"{name}.py", "\n".join(blocks)).startswith("Success")
 
 
 def test_every_type_of_field_reads_as_it_says(tmp_path):

@@ -130,7 +130,8 @@ def test_writes_in_the_middle_of_a_session_are_kept_and_travel_next(pair):
 
     talk = Talk.between(pair.a, pair.b).run(deliver=write_then_receive)
     assert all(side.finished for side in talk.sides)
-    Talk.between(pair.a, pair.b).run()
+    assert talk.sides[0].report.apart == ["old"]
+    assert not Talk.between(pair.a, pair.b).run().sides[0].report.apart
     assert pair.states()[0] == pair.states()[1]
     notes = [name for name, *_ in pair.states()[0]["old"][2] if name]
     assert len(set(notes)) > len(talk.frames)

@@ -17,16 +17,19 @@ Where everything is:
     texts.py        texts, lists and maps, which documents.py makes of updates; live.py holds one for an editor
     conflicts.py    what was written apart; why.py explains a record, trash.py has what went, audit.py and recording.py
                     keep a log, comparing.py tells whether two replicas agree
-    replica.py      a store, a clock, and news of changes (watch.py); transaction.py and apply.py write over sqlite/
-    moving.py       moves records between scopes, and forwarding.py follows them, by carrying.py
+    replica.py      a store, a clock, and news of changes (watch.py); transaction.py (of what pending.py
+                    says), apply.py and plain.py write over sqlite/, and enter where cells live (entries.py)
+    moving.py       moves records between scopes, and forwarding.py follows them, by carrying.py and thinning.py
     trimming.py     forgets removals; leaving.py tells when a scope may go
     verify.py       looks for damage (examine.py) and mends it (rebuild.py); copies.py recognises copied files
     syncing/        one conversation: session.py, begun by greeting.py, in rounds.py over scopes (shared.py), whose
-                    changes giving.py reads and landing.py writes (taking.py); existence.py and reconcile.py find what
-                    is gone, mending.py what differs; frames.py and messages.py are what travels
+                    changes giving.py reads and landing.py writes (taking.py), as far as claims.py believes it;
+                    existence.py and reconcile.py find what is gone, mending.py what differs; frames.py and messages.py
+                    are what travels
     bundles/        scopes as files: bundle.py, sealed by sealed_bundle.py; escrow.py keeps what has to be kept
     trust/          identity.py and certificates.py, how one gets them (enrolment.py), what is said (statements.py,
-                    control.py), what that comes to (grants.py), and rights.py, which a session asks
+                    control.py), what that comes to (grants.py, who.py), and rights.py, which a session asks;
+                    hubs.py is for hubs that are out
     network/        server.py and websocket.py over line.py; agent.py in the background, by agenda.py and discovery.py;
                     hub.py, its metrics.py and news.py
     cli/, demo/     the command line, and the story that it tells
@@ -66,7 +69,7 @@ from fieldsync.errors import (
 )
 from fieldsync.holding import ScopeInfo
 from fieldsync.reading import Query, Table
-from fieldsync.schema import Counter, List, Map, Record, Snapshot, Stamp, Text, field
+from fieldsync.schema import Counter, List, Map, Record, Set, Snapshot, Stamp, Text, field
 from fieldsync.watch import Event, Watch
 from fieldsync.writing import Transaction
 
@@ -138,6 +141,7 @@ __all__ = [
     "SchemaError",
     "ScopeComparison",
     "ScopeInfo",
+    "Set",
     "Snapshot",
     "Stamp",
     "Status",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import apsw
 
-from fieldsync.copies import recognise
 from fieldsync.errors import DataError
 from fieldsync.history import History
 from fieldsync.limits import IDLE_SECONDS_MAX
@@ -62,6 +61,8 @@ def open(  # noqa: A001 - reads as fieldsync.open
         raise ValueError(f'durability is "full" or "fast", not {durability!r}')
     if os.fspath(path) in ("", ":memory:"):
         raise ValueError(f"a database is a file that several connections share, not {path!r}; give it a path")
+    from fieldsync.copies import recognise
+
     store = SQLiteStore(path, full=durability == "full")
     try:
         recognise(store, notes)

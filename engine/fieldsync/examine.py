@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fieldsync.apply import expand
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
+from fieldsync.entries import expand
 from fieldsync.errors import Corrupt, DecodeError
 from fieldsync.limits import FAULTS_KEPT, SEQ_MAX
 from fieldsync.rebuild import Held, Tally, has_facts, held_rows, indexed, is_behind, misfits

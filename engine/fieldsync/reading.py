@@ -149,6 +149,13 @@ class Table(Query[R]):
 
     __slots__ = ()
 
+    def __getitem__(self, key: str) -> R:
+        """The record of a key. NotFound; AmbiguousKey where it lives in several scopes."""
+        record = self.get(key)
+        if record is None:
+            raise NotFound(f"{self._plan.conditions.collection.name} has no {key!r}")
+        return record
+
     def get(self, key: str, *, scope: str | None = None) -> R | None:
         """The record of a key, or None. AmbiguousKey where it lives in several scopes and none is named."""
         collection = self._plan.conditions.collection

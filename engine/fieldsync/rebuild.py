@@ -11,9 +11,9 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import record
-from fieldsync.apply import compress, compress_removals, expand
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.columns import convert
+from fieldsync.entries import compress, compress_removals, expand
 from fieldsync.limits import TIME_MAX
 from fieldsync.query import column_value
 from fieldsync.sqlite.sorting import Sorter
@@ -66,6 +66,7 @@ def rebuild(writer: Writer, scopes: Sequence[Scope] | None = None, tell: Callabl
     """
     if scopes is None:
         writer.reindex()
+    writer.forget_edits()
     for scope in writer.scopes() if scopes is None else scopes:
         tally = Tally(writer.dictionary, scope)
         for some in held_rows(writer, scope):

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fieldsync import clock
-from fieldsync.apply import Touched, expand
+from fieldsync.apply import Touched
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
+from fieldsync.entries import expand
 from fieldsync.errors import NotFound
 from fieldsync.leaving import leave
 from fieldsync.limits import (
@@ -22,8 +23,6 @@ from fieldsync.limits import (
     REMOVALS_KEPT_MS,
     TRIM_PAUSE_MS,
 )
-from fieldsync.moving import settle
-from fieldsync.recording import record_landed
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
@@ -52,6 +51,11 @@ class WriteBatch:
         self.touched: list[Touched] = []
         self.received = self.ahead = 0  # changes of a peer's; those of them stamped far ahead of the wall clock
         self.dots: dict[str, Context] = {}
+        self.rights: Rights = EVERYTHING  # of who brings what is written
+
+    def is_heard(self, author: bytes, seq: int) -> bool:
+        """Whether a change came in this transaction, and from its author himself."""
+        return self.rights.answers_for(author) and any(dots.covers(author, seq) for dots in self.dots.values())
 
     def scope(self, name: str) -> LocalChange:
         """What is written in a scope, which is entered if it is not held."""
@@ -127,12 +131,18 @@ class Replica:
                 yield batch
                 batch.land(self.wall_ms(), self.mint)
                 if self.takes_all:
-                    asked = writer, batch.touched, self.owns, self.wall_ms(), self.mint, self.may_write
+                    is_heard = batch.is_heard if self.membership is not None else lambda *_: True
+                    asked = writer, batch.touched, self.owns, self.wall_ms(), self.mint, self.may_write, is_heard
+                    from fieldsync.moving import settle  # that and the log load on first use: few devices have them
+
                     for news in settle(*asked):
                         batch.note(*news)
                 if self.vouch is not None:
                     self.vouch(batch)
-                record_landed(writer, self.wall_ms())
+                if writer.is_audited():
+                    from fieldsync.recording import record_landed
+
+                    record_landed(writer, self.wall_ms())
                 dots = batch.dots
                 self._tell(dots)  # before others can see them in the file
         except BaseException:
@@ -154,7 +164,8 @@ class Replica:
         with self.store.writing() as writer:
             for scope in writer.scopes():
                 if scopes is None or scope.name in scopes:
-                    trimmed, gone = trim(writer, scope, before_ms=before_ms, keep=keep)
+                    known = None if self.membership is None or self.takes_all else Context(scope.delivered)
+                    trimmed, gone = trim(writer, scope, before_ms=before_ms, keep=keep, known=known)
                     if gone:
                         writer.save_scope(trimmed)
                         count += gone

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, TypeAlias
 
+from fieldsync import codec
 from fieldsync.limits import VALUE_DEPTH_MAX
 
 Value: TypeAlias = (
@@ -147,6 +148,10 @@ def _decimal(value: object, depth: int) -> Decimal:
         raise _wrong("Decimal", value)
     if not value.is_finite():
         raise Refusal(f" wants a finite Decimal, got {value}")
+    try:
+        codec.encode(value)
+    except TypeError as error:
+        raise Refusal(f" is {error}") from None
     return value if type(value) is Decimal else Decimal(value)
 
 

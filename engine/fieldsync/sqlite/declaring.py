@@ -89,7 +89,7 @@ class Declarer(RowsWriter):
         columns = "".join(f", {quote(name)}" for name, *_ in row.columns)
         self._db.execute(
             f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, _scope INTEGER NOT NULL, _key TEXT NOT NULL{columns}, "
-            "_cells BLOB NOT NULL, UNIQUE(_scope, _key))"
+            "_cells BLOB NOT NULL, _room BLOB, UNIQUE(_scope, _key))"
         )
 
     def _create_view(self, row: CollectionRow) -> None:

@@ -33,6 +33,15 @@ class ForwardsReader:
         row = self._db.execute(sql, (scope, collection, key)).fetchone()
         return _forward(row) if row else None
 
+    def moved_alone(self, scope: int, forward: Forward) -> bool:
+        """Whether no other incarnation was moved from here that lives on as the same one."""
+        sql = (
+            "SELECT count(*) FROM fs_forward WHERE (scope, collection, key)=(?, ?, ?) "
+            "AND (heir_author, heir_seq, heir_n)=(?, ?, ?)"
+        )
+        row = self._db.execute(sql, (scope, forward.collection, forward.key, *forward.heir)).fetchone()
+        return row == (1,)
+
     def has_forwards(self) -> bool:
         """Whether anything was ever moved here."""
         return self._db.execute("SELECT 1 FROM fs_forward LIMIT 1").fetchone() is not None
@@ -44,6 +53,7 @@ class ForwardsWriter(ForwardsReader):
     def __init__(self) -> None:
         self._headless: list[Late] = []
         self._killed: list[Late] = []
+        self._thinned: list[Late] = []
 
     def note_headless(self, scope: int, incarnation: Incarnation) -> None:
         """Cells came without their incarnation."""
@@ -51,15 +61,17 @@ class ForwardsWriter(ForwardsReader):
 
     def note_removed(self, scope: int, removals: Iterable[tuple[int, int, int, bytes]]) -> None:
         """Removals came."""
-        self._killed += [
-            Late(scope, removal[:3], removal[3]) for removal in removals if removal[3][:1] and removal[3][0] & KILLS
-        ]
+        for *incarnation, item in removals:
+            if item:
+                some = self._killed if item[0] & KILLS else self._thinned
+                some.append(Late(scope, (incarnation[0], incarnation[1], incarnation[2]), item))
 
-    def take_late(self) -> tuple[list[Late], list[Late]]:
-        """Cells without their incarnation, and removed incarnations, of this transaction since the last call."""
-        headless, killed = self._headless, self._killed
-        self._headless, self._killed = [], []
-        return list(dict.fromkeys(headless)), list(dict.fromkeys(killed))
+    def take_late(self) -> tuple[list[Late], list[Late], list[Late]]:
+        """Of this transaction since the last call: cells without their incarnation, incarnations removed, thinned."""
+        late = self._headless, self._killed, self._thinned
+        self._headless, self._killed, self._thinned = [], [], []
+        headless, killed, thinned = (list(dict.fromkeys(some)) for some in late)
+        return headless, killed, thinned
 
     def put_forwards(self, scope: int, forwards: Iterable[Forward]) -> None:
         """Remember where incarnations went, in place of what was known of them."""

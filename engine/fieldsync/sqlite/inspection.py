@@ -41,6 +41,8 @@ class Inspector:
                 found += [text] if text != "ok" else []
         except (apsw.CorruptError, apsw.SQLError) as error:  # the second of a search table
             found.append(str(error))
+        except apsw.NoMemError:  # it asks for what a damaged search table says that it has
+            found.append("fts5: out of memory")
         for table, rule in NUMBERED.items():
             row: Any = self._db.execute(f"SELECT count(*), max(id), total({rule}) FROM {table}").fetchone()
             count, last, good = row

@@ -35,10 +35,13 @@ class Memory:
             (name, pair.replica, names, pair.states, pair.is_hub, pair.was_hub, wall_ms),
         )
         if self._db.execute("SELECT count(*) FROM fs_pair").get > PAIRS_MAX:
-            oldest = self._db.execute("SELECT id FROM fs_pair ORDER BY wall_ms LIMIT 1").get
-            self._db.execute("DELETE FROM fs_pair WHERE id=?", (oldest,))
-            self._db.execute("DELETE FROM fs_agreed WHERE pair=?", (oldest,))
+            self.drop_pair(self._db.execute("SELECT id FROM fs_pair ORDER BY wall_ms LIMIT 1").get)
         return True
+
+    def drop_pair(self, name: bytes) -> None:
+        """Forget a pair."""
+        self._db.execute("DELETE FROM fs_pair WHERE id=?", (name,))
+        self._db.execute("DELETE FROM fs_agreed WHERE pair=?", (name,))
 
     def put_agreed(self, pair: bytes, scope: int, context: Context) -> None:
         """Remember the context of a scope that both of a pair have now."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import partial
+from functools import lru_cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fieldsync.record import Dictionary, Removal
     from fieldsync.sqlite.store import Schema, SQLiteStore
-    from fieldsync.store import Dot, Incarnation
+    from fieldsync.store import Dot, Edits, Incarnation
 
 
 OF_DOTS = (
@@ -42,6 +42,7 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
     def __init__(self, store: SQLiteStore, connection: apsw.Connection, begin: str) -> None:
         self._store = store
         self._db = connection
+        self._point = connection.cursor()  # for questions about one row, to which making a cursor would add a third
         self._schema: Schema | None = None
         self._scopes: dict[str, Scope] = {}  # as far as they were asked for
         self._db.execute(begin)
@@ -127,10 +128,9 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
 
     def by_key(self, collection: int, scope: int, keys: Sequence[str]) -> list[Row]:
         """The rows of those keys that exist, in any order."""
-        table = record_table(collection)
         if len(keys) == 1:
-            sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _scope=? AND _key=?"
-            return list(map(_row, self._db.execute(sql, (scope, keys[0]))))
+            return list(map(_row, self._point.execute(_at_key(collection), (scope, keys[0])).fetchall()))
+        table = record_table(collection)
         sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) j CROSS JOIN {table} ON _scope=? AND _key=j.value"
         return list(map(_row, self._db.execute(sql, (json.dumps(keys), scope))))
 
@@ -201,6 +201,10 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
         row = self._db.execute(sql, (scope, *dot)).fetchone()
         return load_change(row) if row else None
 
+    def edits(self, scope: int, dot: Dot) -> Edits | None:
+        """What a change edited, as far as that is remembered; the rest its records have."""
+        return self._store.lately.get(scope, dot)
+
     def changes(self, scope: int, lacking: Context) -> Iterator[ChangeRow]:
         """The changes of those dots of which anything is held, in the order of their times."""
         sql = f"SELECT author, seq, time, flags, parts, live, entries FROM {OF_DOTS} ORDER BY time, author, seq"
@@ -252,10 +256,9 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
             "SELECT inc_author, inc_seq, inc_n, item FROM fs_removal WHERE scope=? AND inc_author=? AND inc_seq=? "
             "AND inc_n BETWEEN ? AND ? AND author=? AND seq=?"
         )
-        found: list[Removal] = []
-        for author, seq, first, count in entries:
-            found.extend(self._db.execute(sql, (scope, author, seq, first, first + count - 1, *dot)))
-        return found
+        runs = [(scope, author, seq, first, first + count - 1, *dot) for author, seq, first, count in entries]
+        rows: Any = self._db.executemany(sql, runs)
+        return list(rows)
 
     def removals_of_key(self, scope: int, collection: int, key: str) -> list[tuple[Dot, int]]:
         """The kept changes that removed a record, with their times, in the order of these."""
@@ -338,14 +341,15 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
 
     def damage(self, most: int) -> list[str]:
         """What SQLite finds wrong with its pages, its indexes and what is searched, and with the tables of numbers."""
-        found = [text for text in super().damage(most) if not IN_SEARCHES.search(text)]
-        return found or self.damaged_searches()
+        found = super().damage(most)
+        others = [text for text in found if not IN_SEARCHES.search(text)]
+        return others or self.damaged_searches() or found
 
     def damaged_searches(self) -> list[str]:
         """Which search tables are wrong; of such, SQLite tells none but a writer."""
         if not any(row.search for row in self.collections()):
             return []
-        with self._store.writing() as writer:
+        with self._store.looking() as writer:
             return writer.damaged_searches()
 
     def count_records(self, scope: int) -> int:
@@ -380,6 +384,11 @@ def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
     """Rows, some at a time."""
     while some := list(islice(rows, SCAN_ROWS_TARGET)):
         yield some
+
+
+@lru_cache(maxsize=256)
+def _at_key(collection: int) -> str:
+    return f"SELECT _id, _scope, _key, _cells FROM {record_table(collection)} WHERE _scope=? AND _key=?"
 
 
 _row: Callable[[Any], Row] = partial(tuple.__new__, Row)  # what Row._make does, in C, for each of many rows

@@ -17,16 +17,23 @@ from fieldsync.sqlite.searching import of_ids, table_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fieldsync.store import CollectionRow, Row
+    from fieldsync.store import CollectionRow, Layout, Row
+
+
+# Room in a new row for its first edit, whose stamp takes some 8 bytes: SQLite fills pages to the brim, and parts one in
+# which a row grows into two.
+ROOM = f"x'{bytes(16).hex()}'"
 
 
 class Form:
     """How one collection's records are written: SQL, and which values its columns hold."""
 
     def __init__(self, row: CollectionRow, table: str) -> None:
-        self.insert = f"INSERT INTO {table} VALUES(?, ?, ?{', ?' * len(row.columns)}, ?)"
+        values = f"VALUES(?, ?, ?{', ?' * len(row.columns)}, ?, {ROOM})"
+        self.insert = f"INSERT INTO {table} {values}"
+        self.insert_new = f"INSERT OR IGNORE INTO {table} {values}"
         columns = "".join(f"{quote(name)}=?{place}, " for place, (name, *_) in enumerate(row.columns, 2))
-        self.update = f"UPDATE {table} SET {columns}_cells=?{len(row.columns) + 2} WHERE _id=?1"
+        self.update = f"UPDATE {table} SET {columns}_cells=?{len(row.columns) + 2}, _room=NULL WHERE _id=?1"
         self.columns = row.columns
         self.converts = any(column.conversion for column in row.columns)
         self.fields = [column.cell for column in row.columns]
@@ -37,6 +44,12 @@ class Form:
 @lru_cache(maxsize=256)
 def _form(row: CollectionRow) -> Form:
     return Form(row, record_table(row.id))
+
+
+@lru_cache(maxsize=256)
+def _layout(form: Form, fields: tuple[tuple[str, int], ...]) -> Layout | None:
+    places = {field: place for place, field in enumerate(fields)}
+    return None if form.converts else (tuple([places.get(field, -1) for field in form.fields]), form.absent)
 
 
 class RowsWriter(SQLiteReader):
@@ -86,6 +99,25 @@ class RowsWriter(SQLiteReader):
         self._db.executemany(form.insert, self._widen(form, rows))
         if form.search:
             form.search.enter(self._db, *of_ids([row.id for row in rows]))
+
+    def layout(self, collection: int, fields: tuple[tuple[str, int], ...]) -> Layout | None:
+        """Of each column the place among the fields of what it shows, or -1, and what without; None if one converts."""
+        return _layout(self._form(collection), fields)
+
+    def insert_wide(self, collection: int, rows: list[tuple[Any, ...]], *, may_be_there: bool) -> bool:
+        """Add records as `layout` lays them out, numbered from the next row on.
+
+        may_be_there: others of the same scope and key may be there; then False, and none is added, where one is.
+        """
+        form = self._form(collection)
+        before = self._db.total_changes()
+        self._db.executemany(form.insert_new if may_be_there else form.insert, rows)
+        if self._db.total_changes() - before < len(rows):
+            self._db.execute(f"DELETE FROM {record_table(collection)} WHERE _id>=?", (rows[0][0],))
+            return False
+        if form.search:
+            form.search.enter(self._db, *of_ids([row[0] for row in rows]))
+        return True
 
     def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
         """Replace the cells of records, and the columns that follow from them."""

@@ -87,7 +87,7 @@ class SearchTable:
         """Whether it has just the words of the columns; asks for a connection that may write."""
         try:
             db.execute(f"INSERT INTO {self.name}({self.name}, rank) VALUES('integrity-check', 1)")
-        except (apsw.CorruptError, apsw.SQLError):
+        except (apsw.CorruptError, apsw.SQLError, apsw.NoMemError):
             return False
         return True
 
@@ -107,7 +107,7 @@ def drop(db: apsw.Connection, row: CollectionRow) -> None:
     table = search_table(row.id)
     try:
         db.execute(f"DROP TABLE IF EXISTS {table}")
-    except apsw.SQLError:  # what FTS5 keeps of the table itself is damaged: give it what it wants to see of it
+    except (apsw.SQLError, apsw.NoMemError):  # what FTS5 keeps of the table is damaged: give it what it wants to see
         db.execute(f"CREATE TABLE IF NOT EXISTS {table}_config(k PRIMARY KEY, v) WITHOUT ROWID")
         db.execute(f"REPLACE INTO {table}_config VALUES('version', 4)")
         db.execute(f"DROP TABLE {table}")

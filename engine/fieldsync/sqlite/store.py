@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import apsw
@@ -13,6 +12,7 @@ import apsw
 from fieldsync.errors import Busy, ClosedError, Corrupt, DiskFull, FormatTooNew, StoreError
 from fieldsync.limits import BUSY_MS_MAX, READERS_MAX
 from fieldsync.record import Dictionary
+from fieldsync.sqlite.lately import Lately
 from fieldsync.sqlite.layout import APPLICATION_ID, FORMAT, TABLES, load_columns
 from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.sqlite.writer import SQLiteWriter
@@ -35,8 +35,10 @@ def _translated(path: str) -> Iterator[None]:
         raise Busy(f"{path}: another process has been writing for {BUSY_MS_MAX / 1000:.0f} s; try again") from None
     except apsw.NotADBError:
         raise StoreError(f"{path} is not a Fieldsync file") from None
-    except (apsw.CorruptError, apsw.FormatError) as error:
+    except (apsw.CorruptError, apsw.FormatError, apsw.SQLError) as error:  # the last of tables that are not there
         raise Corrupt(f"{path}: damaged ({error})") from None
+    except apsw.NoMemError:
+        raise StoreError(f"{path}: out of memory; what is searched may be damaged, which db.verify() tells") from None
     except apsw.IOError as error:
         raise StoreError(f"{path}: the disk answered with an error ({error})") from None
     except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
@@ -67,6 +69,8 @@ class SQLiteStore:
         self.on_issue: Callable[[Mapping[int, tuple[int, int]]], None] | None = None  # before own changes are committed
         self._dictionary = Dictionary()
         self._left: Left | None = None
+        self.lately = Lately()
+        self._current: SQLiteWriter | None = None  # the write transaction that is open
         self._schema = Schema(-1, {}, False)
         with _translated(self.path):
             self._writer = self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
@@ -186,20 +190,38 @@ class SQLiteStore:
     @contextmanager
     def writing(self) -> Iterator[SQLiteWriter]:
         """The write transaction, for the length of a with block: durable at its end, undone whole by an exception."""
+        with self._locked():
+            if self._current is not None:
+                raise StoreError("a write transaction is open in this thread already; finish it first")
+            yield from self._write()
+
+    @contextmanager
+    def looking(self) -> Iterator[SQLiteWriter]:
+        """A writer for a look that changes nothing: of the write transaction that is open in this thread, if one is."""
+        with self._locked():
+            if self._current is not None:
+                yield self._current
+                return
+            writer = SQLiteWriter(self, self._writer)
+            try:
+                yield writer
+            finally:
+                writer.rollback()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         self._check_open()
         if not self._write_lock.acquire(timeout=BUSY_MS_MAX / 1000):
             raise Busy(f"{self.path}: another thread has been writing for {BUSY_MS_MAX / 1000:.0f} s; try again")
         try:
             with _translated(self.path):
-                yield from self._write()
+                self._check_open()
+                yield
         finally:
             self._write_lock.release()
 
     def _write(self) -> Iterator[SQLiteWriter]:
-        self._check_open()
-        if self._writer.in_transaction:
-            raise StoreError("a write transaction is open in this thread already; finish it first")
-        writer = SQLiteWriter(self, self._writer)
+        writer = self._current = SQLiteWriter(self, self._writer)
         try:
             yield writer
             if writer.issued and self.on_issue:
@@ -208,6 +230,8 @@ class SQLiteStore:
         except BaseException:
             writer.rollback()
             raise
+        finally:
+            self._current = None
         self._dictionary = writer.dictionary
 
     def take_left(self, version: int) -> Left | None:
@@ -244,6 +268,8 @@ class SQLiteStore:
 
     def sync_log(self) -> None:
         """Make all commits durable, for a store that is not so at each commit; before own dots leave the device."""
+        from pathlib import Path  # which takes as long to load as a tenth of all else
+
         log = Path(self.path + "-wal")
         if self._full or not log.exists():
             return
@@ -252,6 +278,8 @@ class SQLiteStore:
 
     def size(self) -> int:
         """The bytes of the file and its log."""
+        from pathlib import Path
+
         return sum(path.stat().st_size for path in (Path(self.path), Path(self.path + "-wal")) if path.exists())
 
     def close(self) -> None:

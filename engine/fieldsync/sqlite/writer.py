@@ -10,6 +10,7 @@ import apsw
 
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt
+from fieldsync.limits import ENTRIES_BYTES_A_CELL, ENTRIES_BYTES_SPARE
 from fieldsync.sqlite.audit import AuditLog
 from fieldsync.sqlite.declaring import Declarer
 from fieldsync.sqlite.forwards import ForwardsWriter
@@ -21,7 +22,7 @@ from fieldsync.sqlite.searching import tables_of
 if TYPE_CHECKING:
     from fieldsync.record import Dictionary, Removal
     from fieldsync.sqlite.store import SQLiteStore
-    from fieldsync.store import ChangeRow, Dot, Incarnation, OrphanRow, Scope
+    from fieldsync.store import ChangeRow, Dot, Edits, Incarnation, OrphanRow, Scope
 
 
 class Left(NamedTuple):
@@ -39,6 +40,7 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         Declarer.__init__(self, store, connection, "BEGIN IMMEDIATE")
         AuditLog.__init__(self)
         ForwardsWriter.__init__(self)
+        self._edits: list[tuple[int, dict[Dot, Edits]]] = []  # that landed, by scope
         self.issued: dict[int, tuple[int, int]] = {}  # scope -> (author, seq) of the own last change made in it
 
     def _latest_dictionary(self) -> Dictionary:
@@ -46,6 +48,7 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         self._version = int(self._db.execute("PRAGMA data_version").get)
         left = self._store.take_left(self._version)
         if left is None:
+            self._store.lately.clear()
             return super()._latest_dictionary()
         self._scopes = left.scopes
         return left.dictionary
@@ -54,6 +57,8 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         """Make it durable."""
         self._db.execute("COMMIT")
         self._store.leave(Left(self._version, self.dictionary, self._scopes))
+        for scope, edits in self._edits:
+            self._store.lately.put(scope, edits)
 
     def rollback(self) -> None:
         """Undo all of it."""
@@ -87,6 +92,7 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
 
     def erase(self, scope: Scope) -> None:
         """Forget all of a scope at once."""
+        self.forget_edits()
         for words in tables_of(self.collections()):
             words.leave(self._db, "_scope=?", (scope.id,))
         for known in self.collections():
@@ -121,16 +127,38 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
             [(scope, *change[:6], entries) for change, entries in zip(changes, packed, strict=True)],
         )
 
-    def lose_cells(self, scope: int, losses: list[tuple[Dot, int]]) -> None:
-        """Changes of which so many cells no longer live; those with none left leave the index."""
-        self._db.executemany(
-            "UPDATE fs_change SET live=live-? WHERE scope=? AND author=? AND seq=?",
-            [(count, scope, *dot) for dot, count in losses],
+    def remembered(self, scope: int) -> set[Dot]:
+        """The changes of whose edits anything is remembered."""
+        return self._store.lately.dots(scope)
+
+    def note_edits(self, scope: int, edits: dict[Dot, Edits], stale: list[tuple[Dot, int, int]]) -> None:
+        """Remember edits, which replaced some of what is remembered of others: (change, collection, row) each."""
+        self._store.lately.drop(scope, stale)  # before others see what replaced it
+        self._edits.append((scope, edits))
+
+    def forget_edits(self) -> None:
+        """Remember none, for what they are of is mended."""
+        self._store.lately.clear()
+        self._edits = []
+
+    def lose_cells(self, scope: int, losses: list[tuple[Dot, int]]) -> list[Dot]:
+        """Changes of which so many cells no longer live; those with none left leave the index.
+
+        Returns those whose entries are longer than what is left of them may have (limits.py).
+        """
+        left = list(
+            self._db.executemany(
+                "UPDATE fs_change SET live=live-? WHERE scope=? AND author=? AND seq=? "
+                "RETURNING author, seq, live, length(entries)",
+                [(count, scope, *dot) for dot, count in losses],
+            )
         )
-        self._db.executemany(
-            "DELETE FROM fs_change WHERE scope=? AND author=? AND seq=? AND live<=0",
-            [(scope, *dot) for dot, _ in losses],
-        )
+        self.delete_changes(scope, [(author, seq) for author, seq, live, _ in left if live <= 0])
+        return [
+            (author, seq)
+            for author, seq, live, size in left
+            if live > 0 and size > ENTRIES_BYTES_SPARE + ENTRIES_BYTES_A_CELL * live
+        ]
 
     def put_removals(
         self, scope: int, dot: Dot, removals: list[Removal], names: dict[Incarnation, tuple[int, str]]
@@ -210,6 +238,13 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         tables = [(record_table(known.id), "_scope") for known in self.collections()]
         for table, column in [*tables, *((table, "scope") for table in ("fs_orphan", *OF_SCOPES))]:
             self._db.execute(f"DELETE FROM {table} WHERE {column} NOT IN (SELECT id FROM fs_scope)")
+
+    def damage(self, most: int) -> list[str]:
+        """As a reader's. Where SQLite undoes the transaction, for it is out of memory, another one begins."""
+        found = super().damage(most)
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+        return found
 
     def damaged_searches(self) -> list[str]:
         """Which search tables are wrong."""
