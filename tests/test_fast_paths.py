@@ -15,7 +15,7 @@ from fieldsync.collection import Collection
 from fieldsync.context import Context
 from fieldsync.entries import compress, expand, runs_of
 from fieldsync.errors import LimitExceeded
-from fieldsync.store import Entry
+from fieldsync.store import Edits, Entry
 from fieldsync.syncing import giving, taking
 from fieldsync.transaction import check_names
 
@@ -275,6 +275,17 @@ def test_what_is_remembered_is_given_as_it_would_be_read(tmp_path, seed):
             db.replica.store.lately.clear()
             assert given_by(db, dots) == fast
             assert remembered or db is giver
+
+
+def test_what_is_replaced_within_one_transaction_is_not_remembered(tmp_path):
+    with fs.open(tmp_path / "a.db", Thing) as db:
+        store, one, two = db.replica.store, (1, 1), (1, 2)
+        with store.writing() as writer:
+            scope = writer.enter("s").id
+            writer.note_edits(scope, {one: Edits(2, {7: {1: b"a", 2: b"b"}})}, [])
+            assert writer.remembered(scope) == {one}
+            writer.note_edits(scope, {two: Edits(1, {7: {1: b"c"}})}, [(one, 7, 1)])
+        assert [store.lately.get(scope, dot).pieces for dot in (one, two)] == [{7: {2: b"b"}}, {7: {1: b"c"}}]
 
 
 def test_what_is_remembered_is_bounded_and_goes_with_what_replaces_it(tmp_path, monkeypatch):

@@ -40,7 +40,7 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         Declarer.__init__(self, store, connection, "BEGIN IMMEDIATE")
         AuditLog.__init__(self)
         ForwardsWriter.__init__(self)
-        self._edits: list[tuple[int, dict[Dot, Edits]]] = []  # that landed, by scope
+        self._edits: dict[int, dict[Dot, Edits]] = {}  # that landed in this transaction, by scope
         self.issued: dict[int, tuple[int, int]] = {}  # scope -> (author, seq) of the own last change made in it
 
     def _latest_dictionary(self) -> Dictionary:
@@ -57,7 +57,7 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         """Make it durable."""
         self._db.execute("COMMIT")
         self._store.leave(Left(self._version, self.dictionary, self._scopes))
-        for scope, edits in self._edits:
+        for scope, edits in self._edits.items():
             self._store.lately.put(scope, edits)
 
     def rollback(self) -> None:
@@ -129,17 +129,22 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
 
     def remembered(self, scope: int) -> set[Dot]:
         """The changes of whose edits anything is remembered."""
-        return self._store.lately.dots(scope)
+        earlier, landed = self._store.lately.dots(scope), self._edits.get(scope)
+        return earlier | landed.keys() if landed else earlier
 
     def note_edits(self, scope: int, edits: dict[Dot, Edits], stale: list[tuple[Dot, int, int]]) -> None:
         """Remember edits, which replaced some of what is remembered of others: (change, collection, row) each."""
         self._store.lately.drop(scope, stale)  # before others see what replaced it
-        self._edits.append((scope, edits))
+        landed = self._edits.setdefault(scope, {})
+        for dot, collection, row in stale:
+            if dot in landed:
+                landed[dot].pieces.get(collection, {}).pop(row, None)
+        landed.update(edits)
 
     def forget_edits(self) -> None:
         """Remember none, for what they are of is mended."""
         self._store.lately.clear()
-        self._edits = []
+        self._edits = {}
 
     def lose_cells(self, scope: int, losses: list[tuple[Dot, int]]) -> list[Dot]:
         """Changes of which so many cells no longer live; those with none left leave the index.
