@@ -15,6 +15,7 @@ from fieldsync.collection import Collection
 from fieldsync.context import Context
 from fieldsync.entries import compress, expand, runs_of
 from fieldsync.errors import LimitExceeded
+from fieldsync.sqlite import writer
 from fieldsync.store import Edits, Entry
 from fieldsync.syncing import giving, taking
 from fieldsync.transaction import check_names
@@ -309,3 +310,33 @@ def test_what_is_remembered_is_bounded_and_goes_with_what_replaces_it(tmp_path, 
         db.leave("s", lose_pending=True)
         assert not lately._edits
         assert lately._bytes == 0
+
+
+def test_cells_that_had_to_wait_for_their_record_are_given_with_it(tmp_path, monkeypatch):
+    """They came before it, as its author's clock is years ahead; then they stand in the row of the other ones."""
+    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
+    monkeypatch.setattr(giving, "CHUNK_CELLS_FIRST", 1)
+    monkeypatch.setattr(writer, "ENTRIES_BYTES_SPARE", -(1 << 20))
+    names = ("a", "ahead", "c", "hub", "taker")
+    a, ahead, c, hub, taker = (fs.open(tmp_path / f"{name}.db", Thing, hub=name == "hub") for name in names)
+    ahead.replica.wall_ms = lambda: a.replica.wall_ms() + 10 * 365 * 86_400_000
+    for one in (a, ahead):
+        with one.write() as tx:
+            tx.create(Thing, scope="s", key="k", name="a", count=1)
+            if one is a:
+                tx.create(Thing, scope="s", key="other", name="a", count=1)
+    c.enter("s")
+    for one, other in ((hub, a), (c, a), (c, ahead)):
+        one.sync(other)
+    with c.write() as tx:
+        tx.update(Thing, "k", name="of both")
+        tx.update(Thing, "other", name="b")
+    hub.sync(c)
+    with c.write() as tx:
+        tx.update(Thing, "other", name="c")
+    hub.sync(c)
+    taker.enter("s")
+    assert not taker.sync(hub).mended
+    assert taker.compare(hub, "s").agree
+    for one in (a, ahead, c, hub, taker):
+        one.close()

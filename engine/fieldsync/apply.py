@@ -282,6 +282,8 @@ def _place_moved(writer: Writer, batch: _Batch) -> None:
             dot = (author, seq)
             n = target.number_in(dot) if target else -1
             batch.places[dot].append(place._replace(n=n))
+            if dot in batch.remembered:  # what is remembered of that row is less than what stands there now
+                batch.stale.append((dot, place.collection, place.row))
 
 
 def _new_row(writer: Writer, batch: _Batch, collection: int) -> int:
@@ -315,7 +317,8 @@ def _write_index(
         known = writer.change(scope.id, arrival.dot) if arrival.may_be_known else None
         gained = batch.live.pop(arrival.dot, 0)
         places = batch.places.pop(arrival.dot, [])
-        if gained == arrival.parts and arrival.dot in batch.pieces:
+        is_in_rows = all(place[0] != HEADLESS for place in places)
+        if gained == arrival.parts and is_in_rows and arrival.dot in batch.pieces:
             batch.edits[arrival.dot] = Edits(arrival.parts, batch.pieces[arrival.dot])
         if arrival.flags & REMOVING:
             kept = writer.removals_by(scope.id, arrival.dot, known.entries) if known else []
