@@ -17,8 +17,7 @@ from fieldsync.trimming import trim
 from fieldsync.trust import rights as trust
 
 NOTHING = Context()
-DOUBTED_SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "40"))  # schedules, or fewer where
-DOUBTS = 3 if "FIELDSYNC_SEEDS" not in os.environ else DOUBTED_SEEDS  # so many claims were doubted
+DOUBTED_SEEDS = max(40, int(os.environ.get("FIELDSYNC_SEEDS", "0")) // 10)  # schedules
 
 
 @pytest.fixture
@@ -276,14 +275,14 @@ def test_whatever_is_claimed_the_honest_hold_all_that_they_wrote(network, seed):
         assert node.digests()["job/1"] == network.hub.digests()["job/1"]
 
 
+@pytest.mark.timeout(0)
 def test_where_claims_are_doubted_all_end_equal():
     """The simulator's schedules, with its oracle: what is left out of a context loses nothing and revives nothing."""
     with doubting() as counts:
         for outcome in outcomes(50_000, DOUBTED_SEEDS, 1):
             assert outcome.violation is None, outcome.seed
-            if counts["doubted"] >= DOUBTS:
-                return
-    pytest.fail(f"{counts} in {DOUBTED_SEEDS} schedules")
+    assert counts["doubted"] > 2
+    assert counts["believed"]
 
 
 def test_who_has_most_records_no_more_takes_them_from_nobody(three, monkeypatch):
