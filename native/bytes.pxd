@@ -214,6 +214,25 @@ cdef inline void write_tagged_text(Writer *w, const uint8_t *data, size_t size) 
     write_bytes(w, data, size)
 
 
+cdef inline void write_tagged_int(Writer *w, int64_t n) noexcept nogil:
+    """An int as the value that it is."""
+    if -16 <= n <= 47:
+        write_byte(w, <uint8_t>(TAG_SMALL_INT + 16 + n))
+    else:
+        write_byte(w, TAG_INT)
+        write_varint(w, zigzag(n))
+
+
+cdef inline void write_tagged_float(Writer *w, double value) noexcept nogil:
+    """A float as the value that it is; there is one zero, and one that is no number."""
+    cdef uint64_t bits = <uint64_t>0x7FF8000000000000
+    if value == value:
+        value += 0.0
+        memcpy(&bits, &value, 8)
+    write_byte(w, TAG_FLOAT)
+    write_fixed(w, bits)
+
+
 cdef inline size_t varint_size(uint64_t n) noexcept nogil:
     cdef size_t size = 1
     while n >= 128:

@@ -12,8 +12,8 @@ from bytes cimport (
     DATETIME_MAX_US, DATETIME_MIN_US, DECIMAL_BYTES_MAX, DECIMAL_EXPONENT_MAX, TAG_BYTES, TAG_DATE, TAG_DATETIME,
     TAG_DECIMAL, TAG_FALSE, TAG_FLOAT, TAG_INT, TAG_LIST, TAG_MAP, TAG_NONE, TAG_SHORT_STR, TAG_SMALL_INT, TAG_STR,
     TAG_TRUE, TAG_UNKNOWN, VALUE_DEPTH_MAX, Reader, Writer, check_value, read_byte, read_bytes, read_fixed,
-    read_varint, reader_of, unzigzag, write_byte, write_bytes, write_fixed, write_tagged_text, write_varint,
-    writer_free, zigzag,
+    read_varint, reader_of, unzigzag, write_byte, write_bytes, write_tagged_float, write_tagged_int,
+    write_tagged_text, write_varint, writer_free, zigzag,
 )
 from record cimport (
     DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Dots, Fields, Incarnation, Record, Stamp, add_cell, add_dot,
@@ -97,23 +97,7 @@ cdef int write_integer(Writer *w, object value) except -1:
         n = value
     except OverflowError:
         raise TypeError("an integer beyond 64 bits") from None
-    if -16 <= n <= 47:
-        write_byte(w, <uint8_t>(TAG_SMALL_INT + 16 + n))
-    else:
-        write_byte(w, TAG_INT)
-        write_varint(w, zigzag(n))
-    return 0
-
-
-cdef int write_real(Writer *w, double value) except -1:
-    cdef uint64_t bits
-    if value != value:
-        bits = <uint64_t>0x7FF8000000000000
-    else:
-        value += 0.0  # one zero
-        memcpy(&bits, &value, 8)
-    write_byte(w, TAG_FLOAT)
-    write_fixed(w, bits)
+    write_tagged_int(w, n)
     return 0
 
 
@@ -198,7 +182,7 @@ cdef int write_other(Writer *w, object value, int depth) except -1:
     elif isinstance(value, int):
         write_integer(w, int(value))
     elif isinstance(value, float):
-        write_real(w, value)
+        write_tagged_float(w, value)
     else:
         raise TypeError(f"a value of type {type(value).__name__}")
     return 0
@@ -211,7 +195,7 @@ cdef int write_value(Writer *w, object value, int depth) except -1:
     elif kind is int:
         write_integer(w, value)
     elif kind is float:
-        write_real(w, value)
+        write_tagged_float(w, value)
     elif value is None:
         write_byte(w, TAG_NONE)
     elif value is True:

@@ -11,11 +11,11 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from bytes cimport (
-    TAG_BYTES, TAG_FALSE, TAG_FLOAT, TAG_INT, TAG_LIST, TAG_NONE, TAG_SMALL_INT, TAG_TRUE, Writer, write_byte,
-    write_bytes, write_fixed, write_tagged_text, write_varint, writer_free, zigzag,
+    TAG_BYTES, TAG_FALSE, TAG_LIST, TAG_NONE, TAG_TRUE, Writer, write_byte, write_bytes, write_fixed,
+    write_tagged_float, write_tagged_int, write_tagged_text, write_varint, writer_free,
 )
 from record cimport (
     ALIVE, HAS_SUB, KIND_EXISTENCE, SIDE_BY_SIDE, Fields, author_count, field_kind, field_name, fields_of,
@@ -79,21 +79,8 @@ cdef int write_integer(Writer *w, object value) except -1:
     cdef int64_t n = PyLong_AsLongLongAndOverflow(value, &overflow)
     if overflow:
         return 0
-    if -16 <= n <= 47:
-        write_byte(w, <uint8_t>(TAG_SMALL_INT + 16 + n))
-    else:
-        write_byte(w, TAG_INT)
-        write_varint(w, zigzag(n))
+    write_tagged_int(w, n)
     return 1
-
-
-cdef void write_real(Writer *w, double value) noexcept nogil:
-    cdef uint64_t bits = <uint64_t>0x7FF8000000000000
-    if value == value:
-        value += 0.0  # one zero
-        memcpy(&bits, &value, 8)
-    write_byte(w, TAG_FLOAT)
-    write_fixed(w, bits)
 
 
 cdef int write_plain(Writer *w, object value) except -1:
@@ -103,7 +90,7 @@ cdef int write_plain(Writer *w, object value) except -1:
     if type(value) is int:
         return write_integer(w, value)
     if type(value) is float:
-        write_real(w, value)
+        write_tagged_float(w, value)
     elif value is None:
         write_byte(w, TAG_NONE)
     elif value is True:

@@ -169,7 +169,7 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
         scope = scope._replace(digest=record.add_digests(scope.digest, difference))
         _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
         entries.extend(runs_of(new.collection, numbers, first))
-        touched.extend([_touched((new.collection, scope.name, key, False, True)) for key in keys])
+        touched.extend([touched_of((new.collection, scope.name, key, False, True)) for key in keys])
     writer.put_changes(
         scope.id,
         [
@@ -198,7 +198,7 @@ def land_edits(
                 return None
             digest = record.add_digests(digest, edited.difference)
             batch.updates[collection] += edited.updates
-            batch.touched += [_touched((collection, scope.name, name, True, True)) for name in edited.keys]
+            batch.touched += [touched_of((collection, scope.name, name, True, True)) for name in edited.keys]
             _add_events(batch, collection, edited)
     _write_rows(writer, batch)
     _write_index(writer, scope, batch, arrivals, {})
@@ -242,7 +242,7 @@ def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome
         batch.deletes[collection].append(number)
     if live or row is not None:
         assert key is not None
-        batch.touched.append(_touched((collection, scope.name, key, row is not None, bool(live))))
+        batch.touched.append(touched_of((collection, scope.name, key, row is not None, bool(live))))
     gained, created = batch.live, target.created
     for author, seq, by in events:
         dot = (author, seq)
@@ -400,4 +400,4 @@ def _moved(writer: Writer, scope: Scope, batch: _Batch) -> list[ChangeRow]:
 
 # past the arguments of __new__, which for each of many rows cost more than the tuple
 _row: Callable[[tuple[int, int, str, bytes]], Row] = partial(tuple.__new__, Row)
-_touched: Callable[[tuple[int, str, str, bool, bool]], Touched] = partial(tuple.__new__, Touched)
+touched_of: Callable[[tuple[int, str, str, bool, bool]], Touched] = partial(tuple.__new__, Touched)

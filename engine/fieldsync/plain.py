@@ -6,19 +6,16 @@ the digest. Here the kernel makes all three of one look at the values.
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import record
 from fieldsync._native import plain
 from fieldsync._native.plain import pick
-from fieldsync.apply import Arrival, Landed, NewRecords, Touched
+from fieldsync.apply import Arrival, Landed, NewRecords, Touched, touched_of
 from fieldsync.store import ChangeRow, Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from fieldsync.store import Scope, Writer
 
 __all__ = ["Batch", "Built", "build", "land_built", "pick"]
@@ -82,7 +79,7 @@ def land_built(
         n += len(rows)
         scope = scope._replace(digest=record.add_digests(scope.digest, built.digest))
         facts = repeat(batch.collection), repeat(scope.name), batch.keys, repeat(False), repeat(True)
-        touched.extend(map(_touched, zip(*facts, strict=False)))
+        touched.extend(map(touched_of, zip(*facts, strict=False)))
     dot = scope.author, scope.seq
     writer.put_changes(scope.id, [ChangeRow(*dot, scope.time, 0, parts, parts, sorted(entries))])
     if writer.is_audited():
@@ -99,7 +96,3 @@ def _as_news(scope: Scope, every: list[Built], parts: int) -> list[NewRecords]:
         news.append(NewRecords(arrival, batch.collection, batch.collection_name, records))
         first += len(records)
     return news
-
-
-# past the arguments of __new__, which for each of many rows cost more than the tuple
-_touched: Callable[[tuple[int, str, str, bool, bool]], Touched] = partial(tuple.__new__, Touched)
