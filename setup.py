@@ -11,7 +11,8 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-HEADERS = [str(path) for path in sorted(Path("native").glob("*.pxd"))]
+SHARED = Path("engine/fieldsync/_native")  # what one kernel calls of another
+HEADERS = [str(path) for folder in (Path("native"), SHARED) for path in sorted(folder.glob("*.pxd"))]
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Wno-unused-parameter"]
 SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
 
@@ -48,6 +49,6 @@ setup(
     ext_modules=cythonize(
         extensions,
         compiler_directives={"language_level": 3, "autotestdict": False},
-        include_path=["native"],
+        include_path=["native", "engine"],
     )
 )

@@ -9,16 +9,19 @@ comes later, as it was before. What was edited since goes into the next change, 
 later is concurrent with it, unless it had seen it: then the cell that is written says what it sees there.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport UINT64_MAX, uint8_t, uint64_t
 from libc.stdlib cimport free, qsort, realloc
 from libc.string cimport memcmp
 
-from bytes cimport TAG_NONE, Reader, Writer, read_varint, reader_of, write_varint, writer_free
+from bytes cimport Reader, Writer, read_varint, reader_of, taken, write_varint, writer_free
+from dots cimport Stamp, order_stamps, same_dot
+from packed cimport DONE, pack_incarnation, parse_record
 from record cimport (
-    DONE, HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Fields, Incarnation, Record, Stamp, add_cell, add_incarnation,
-    author_count, fields_of, order_addresses, order_stamps, pack_incarnation, parse_record, record_free, same_dot,
+    HAS_SUB, PER_AUTHOR, SIDE_BY_SIDE, Cell, Fields, Incarnation, Record, Walk, add_cell, add_incarnation, author_count,
+    fields_of, next_cell, order_addresses, record_free, walk_of,
 )
+from values cimport TAG_NONE
 
 cdef enum:
     EDITED = 1  # the change after the creating one, which has what was edited
@@ -86,27 +89,26 @@ cdef int entry_sorter(const void *a, const void *b) noexcept nogil:
 cdef int gather(Work *work, bytes packed, uint64_t without, bytes authors) except -1:
     """All cells of a record but counters' and those of one field, sorted; nothing is to be written yet."""
     cdef Entries *entries = &work.entries
-    cdef size_t i, j, room
+    cdef size_t room
     cdef Entry *more
-    cdef const Cell *cell
+    cdef Walk walk
     work.before.count = work.after.count = work.edited.count = 0
     parse_record(packed, &work.before, &work.fields, author_count(authors))
     entries.count = 0
-    for i in range(work.before.count):
-        for j in range(work.before.incarnations[i].count):
-            cell = &work.before.incarnations[i].cells[j]
-            if cell.kind & PER_AUTHOR or cell.field == without:
-                continue
-            if entries.count == entries.room:
-                room = entries.room * 2 + 32
-                more = <Entry *>realloc(entries.at, room * sizeof(Entry))
-                if more == NULL:
-                    raise MemoryError
-                entries.at = more
-                entries.room = room
-            entries.at[entries.count] = Entry(
-                cell, <const uint8_t *>PyBytes_AS_STRING(authors) + 8 * cell.stamp.author, i)
-            entries.count += 1
+    walk = walk_of(&work.before)
+    while next_cell(&walk):
+        if walk.cell.kind & PER_AUTHOR or walk.cell.field == without:
+            continue
+        if entries.count == entries.room:
+            room = entries.room * 2 + 32
+            more = <Entry *>realloc(entries.at, room * sizeof(Entry))
+            if more == NULL:
+                raise MemoryError
+            entries.at = more
+            entries.room = room
+        entries.at[entries.count] = Entry(
+            walk.cell, <const uint8_t *>PyBytes_AS_STRING(authors) + 8 * walk.cell.stamp.author, walk.place - 1)
+        entries.count += 1
     if entries.count > 1:
         qsort(entries.at, entries.count, sizeof(Entry), entry_sorter)
     return 0
@@ -254,7 +256,7 @@ cdef bytes packed_of(Work *work, const Incarnation *inc):
     work.packed.size = 0
     if pack_incarnation(&work.packed, &work.scratch, inc) != DONE:
         raise MemoryError
-    return PyBytes_FromStringAndSize(<char *>work.packed.data, <Py_ssize_t>work.packed.size)
+    return taken(&work.packed)
 
 
 cdef list pieces_of(Work *work):
@@ -362,17 +364,17 @@ def registers(bytes packed not None, bytes fields not None, bytes authors not No
     """
     cdef Fields f = fields_of(fields)
     cdef Record record = Record(NULL, 0, 0)
-    cdef size_t i, j
+    cdef Walk walk
     cdef const Cell *cell
     cdef list found = []
     try:
         parse_record(packed, &record, &f, author_count(authors))
-        for i in range(record.count):
-            for j in range(record.incarnations[i].count):
-                cell = &record.incarnations[i].cells[j]
-                if not cell.kind & (SIDE_BY_SIDE | PER_AUTHOR):
-                    found.append((cell.field, <bytes>cell.sub[:cell.sub_size], (cell.stamp.author, cell.stamp.seq),
-                                  <bytes>cell.value[:cell.value_size], seen_of(cell)))
+        walk = walk_of(&record)
+        while next_cell(&walk):
+            cell = walk.cell
+            if not cell.kind & (SIDE_BY_SIDE | PER_AUTHOR):
+                found.append((cell.field, <bytes>cell.sub[:cell.sub_size], (cell.stamp.author, cell.stamp.seq),
+                              <bytes>cell.value[:cell.value_size], seen_of(cell)))
         return found
     finally:
         record_free(&record)
@@ -395,8 +397,7 @@ def totals(list records not None, bytes fields not None, bytes authors not None)
     """The counters' cells of each packed record: (incarnation, field id, author id, value's bytes) each."""
     cdef Fields f = fields_of(fields)
     cdef Record record = Record(NULL, 0, 0)
-    cdef size_t i, j
-    cdef const Incarnation *inc
+    cdef Walk walk
     cdef const Cell *cell
     cdef bytes data
     cdef list found
@@ -406,13 +407,12 @@ def totals(list records not None, bytes fields not None, bytes authors not None)
             record.count = 0
             parse_record(data, &record, &f, author_count(authors))
             found = []
-            for i in range(record.count):
-                inc = &record.incarnations[i]
-                for j in range(inc.count):
-                    cell = &inc.cells[j]
-                    if cell.kind & PER_AUTHOR:
-                        value = PyBytes_FromStringAndSize(<const char *>cell.value, <Py_ssize_t>cell.value_size)
-                        found.append(((inc.name.author, inc.name.seq, inc.n), cell.field, cell.stamp.author, value))
+            walk = walk_of(&record)
+            while next_cell(&walk):
+                cell = walk.cell
+                if cell.kind & PER_AUTHOR:
+                    name = walk.inc.name.author, walk.inc.name.seq, walk.inc.n
+                    found.append((name, cell.field, cell.stamp.author, <bytes>cell.value[:cell.value_size]))
             out.append(found)
         return out
     finally:

@@ -8,15 +8,18 @@ without existence cell, or whose existence cell is not compared: the other side 
 says what replaced them.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 
-from bytes cimport Writer, load_fixed, write_byte, write_bytes, write_fixed, write_varint, writer_free
+from bytes cimport Writer, load_fixed, taken, write_byte, write_bytes, write_fixed, write_varint, writer_free
+from dots cimport Stamp
+from packed cimport parse_record
 from record cimport (
-    HAS_SUB, KILLS, KIND_EXISTENCE, SIDE_BY_SIDE, Cell, Fields, Incarnation, Record, Stamp, author_count, field_name,
-    fields_of, order_addresses, parse_record, record_free,
+    HAS_SUB, KIND_EXISTENCE, SIDE_BY_SIDE, Cell, Fields, Incarnation, Record, author_count, field_name, fields_of,
+    record_free, run_of,
 )
+from removal cimport KILLS
 from siphash cimport siphash
 
 cdef enum:
@@ -159,9 +162,9 @@ def items(list records not None, bytes key not None, list compared not None, byt
             parse_record(data, &record, &h.fields, h.compared.authors)
             for i in range(record.count):
                 put_items(&h, &record.incarnations[i])
-        if h.failed or h.out.failed:
+        if h.failed:
             raise MemoryError
-        return PyBytes_FromStringAndSize(<const char *>h.out.data, <Py_ssize_t>h.out.size)
+        return taken(&h.out)
     finally:
         record_free(&record)
         stop(&h)
@@ -201,9 +204,7 @@ def ordered(bytes unordered not None):
             count = distinct(numbers, count)
             for i in range(count):
                 write_fixed(&w, numbers[i])
-        if w.failed:
-            raise MemoryError
-        return PyBytes_FromStringAndSize(<const char *>w.data, <Py_ssize_t>w.size)
+        return taken(&w)
     finally:
         free(numbers)
         writer_free(&w)
@@ -258,9 +259,7 @@ cdef size_t put_addresses(Hasher *h, const Incarnation *inc, const Gone *gone, c
     cdef size_t j, end, named
     cdef size_t addresses = 0
     while i < inc.count:
-        end = i + 1
-        while end < inc.count and order_addresses(&inc.cells[i], &inc.cells[end]) == 0:
-            end += 1
+        end = run_of(inc, i)
         named = 0
         for j in range(i, end):
             named += is_gone(h, inc, &inc.cells[j], gone, alive, count)
@@ -285,18 +284,15 @@ cdef object removal_of(Hasher *h, const Incarnation *inc, const uint8_t *alive, 
     gone.existence = inc.alive and is_compared(&h.compared, &inc.name) and not gone.existence_lives
     h.out.size = 0
     addresses = put_addresses(h, inc, &gone, alive, count)
-    if h.failed or h.out.failed:
+    if h.failed:
         raise MemoryError
     if not addresses and not gone.existence:
         return None
-    body = PyBytes_FromStringAndSize(<const char *>h.out.data, <Py_ssize_t>h.out.size)
+    body = taken(&h.out)
     h.out.size = 0
     write_byte(&h.out, KILLS if gone.existence else 0)
     write_varint(&h.out, addresses)
-    if h.out.failed:
-        raise MemoryError
-    head = PyBytes_FromStringAndSize(<const char *>h.out.data, <Py_ssize_t>h.out.size)
-    return inc.name.author, inc.name.seq, inc.n, head + body
+    return inc.name.author, inc.name.seq, inc.n, taken(&h.out) + body
 
 
 def gone(list records not None, bytes key not None, list compared not None, bytes alive not None, bytes fields not None,

@@ -1,9 +1,9 @@
 """Plain values, texts, numbers, bools and bytes, on their way into a file: picked from an app's rows, and made records.
 
-What is not plain is left to codec.pyx and merge.pyx, which give the same for what is.
+What is not plain is left to write.pyx and fresh.pyx, which give the same for what is.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.dict cimport PyDict_GetItemWithError, PyDict_Size
 from cpython.ref cimport Py_INCREF, PyObject
 from cpython.tuple cimport PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
@@ -13,14 +13,14 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from bytes cimport (
-    TAG_BYTES, TAG_FALSE, TAG_LIST, TAG_NONE, TAG_TRUE, Writer, write_byte, write_bytes, write_fixed,
-    write_tagged_float, write_tagged_int, write_tagged_text, write_varint, writer_free,
+from bytes cimport Writer, taken, write_byte, write_bytes, write_fixed, write_varint, writer_free
+from digest cimport Sum, add_hash, digest_bytes, next_bytes, settle, sum_free
+from packed cimport ALIVE
+from record cimport HAS_SUB, KIND_EXISTENCE, SIDE_BY_SIDE, Fields, author_count, field_kind, field_name, fields_of
+from siphash cimport SipState, big_word, load_little, sip_begin, sip_word
+from values cimport (
+    TAG_BYTES, TAG_FALSE, TAG_LIST, TAG_NONE, TAG_TRUE, write_tagged_float, write_tagged_int, write_tagged_text,
 )
-from record cimport (
-    ALIVE, HAS_SUB, KIND_EXISTENCE, SIDE_BY_SIDE, Fields, author_count, field_kind, field_name, fields_of,
-)
-from siphash cimport Digest, SipState, big_word, digest_add, load_little, sip_begin, sip_end, sip_word
 
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
@@ -34,7 +34,6 @@ cdef enum:
     PLAIN_BYTES = 5
     PLAIN_NUMBER = 6
     OPTIONAL = 8
-    NAME_WORDS = 6           # of the cells of a record: its incarnation and its stamp begin what is hashed of each
 
 # One field of all records of a batch.
 ctypedef struct Place:
@@ -51,12 +50,12 @@ ctypedef struct Batch:
     Writer head              # of a packed incarnation, up to its number
     Writer existence         # what is hashed of an existence cell, up to the record's key
     Writer body              # of one packed incarnation
-    Writer hashed
+    Writer sized             # the same after its size
     SipState begun           # the digest's key and the creating change
     uint64_t author          # its name
     uint64_t seq
     uint64_t time
-    Digest digest            # of all cells so far
+    Sum sum                  # the digest of all cells so far
     uint64_t cells           # that there are
     uint64_t size            # of the records packed, and their keys
 
@@ -202,11 +201,6 @@ cdef int lay_out(Batch *batch, tuple ids, Fields *fields) except -1:
     return 1
 
 
-cdef void add_hash(Batch *batch, const SipState *named) noexcept nogil:
-    digest_add(&batch.digest, sip_end(named[0], batch.hashed.data, batch.hashed.size, 8 * NAME_WORDS))
-    batch.cells += 1
-
-
 cdef SipState start_record(Batch *batch, uint64_t n) noexcept nogil:
     """Begin a packed incarnation; what is hashed of all its cells first."""
     cdef SipState state = batch.begun
@@ -228,39 +222,41 @@ cdef int put_record(Batch *batch, uint64_t n, tuple values, str key) except -1:
     cdef size_t i
     cdef Place *place
     cdef object value
-    batch.hashed.size = 0
-    write_bytes(&batch.hashed, batch.existence.data, batch.existence.size)
-    if not write_text(&batch.hashed, key):
+    cdef Writer *hashed = next_bytes(&batch.sum)
+    write_bytes(hashed, batch.existence.data, batch.existence.size)
+    if not write_text(hashed, key):
         return 0
-    add_hash(batch, &named)
-    batch.size += batch.hashed.size - batch.existence.size
+    batch.size += hashed.size - batch.existence.size
+    batch.cells += 1
+    add_hash(&batch.sum, &named, False)
     for i in range(batch.count):
         place = &batch.places[i]
         value = values[place.value]
         if value is Ellipsis:
             continue
-        batch.hashed.size = 0
-        write_bytes(&batch.hashed, batch.leads.data + place.lead, place.lead_size)
-        if not write_plain(&batch.hashed, value):
+        hashed = next_bytes(&batch.sum)
+        write_bytes(hashed, batch.leads.data + place.lead, place.lead_size)
+        if not write_plain(hashed, value):
             return 0
-        if batch.hashed.failed:
+        if hashed.failed:
             raise MemoryError
         write_varint(&batch.body, place.field)
         write_byte(&batch.body, 0)
-        write_bytes(&batch.body, batch.hashed.data + place.lead_size, batch.hashed.size - place.lead_size)
-        add_hash(batch, &named)
+        write_bytes(&batch.body, hashed.data + place.lead_size, hashed.size - place.lead_size)
+        batch.cells += 1
+        add_hash(&batch.sum, &named, False)
     return 1
 
 
-cdef bytes taken(Batch *batch):
+cdef bytes pack_body(Batch *batch):
     """The incarnation in batch.body, its size before it."""
-    batch.hashed.size = 0
-    write_varint(&batch.hashed, batch.body.size)
-    write_bytes(&batch.hashed, batch.body.data, batch.body.size)
-    if batch.hashed.failed or batch.body.failed:
+    batch.sized.size = 0
+    write_varint(&batch.sized, batch.body.size)
+    write_bytes(&batch.sized, batch.body.data, batch.body.size)
+    if batch.body.failed:
         raise MemoryError
-    batch.size += batch.hashed.size
-    return PyBytes_FromStringAndSize(<const char *>batch.hashed.data, <Py_ssize_t>batch.hashed.size)
+    batch.size += batch.sized.size
+    return taken(&batch.sized)
 
 
 cdef object shown(object value, object absent):
@@ -324,7 +320,8 @@ cdef void batch_free(Batch *batch) noexcept nogil:
     writer_free(&batch.head)
     writer_free(&batch.existence)
     writer_free(&batch.body)
-    writer_free(&batch.hashed)
+    writer_free(&batch.sized)
+    sum_free(&batch.sum)
 
 
 cdef object build_rows(Batch *batch, uint64_t n, list keys, list records, tuple table):
@@ -343,7 +340,7 @@ cdef object build_rows(Batch *batch, uint64_t n, list keys, list records, tuple 
             raise ValueError("as many values as fields")
         if not put_record(batch, n, values, key):
             return None
-        rows.append(row_of(scope, number, key, values, columns, absent, taken(batch)))
+        rows.append(row_of(scope, number, key, values, columns, absent, pack_body(batch)))
         n += 1
         number += 1
     return rows
@@ -371,7 +368,9 @@ def build(tuple change not None, uint64_t first, list keys not None, list record
         rows = build_rows(&batch, first, keys, records, table)
         if rows is None:
             return None
-        digest = (batch.digest.low | <object>batch.digest.high << 64).to_bytes(16, "little")
-        return rows, digest, batch.cells, batch.size
+        settle(&batch.sum)
+        if batch.sum.failed:
+            raise MemoryError
+        return rows, digest_bytes(batch.sum.total), batch.cells, batch.size
     finally:
         batch_free(&batch)

@@ -9,7 +9,7 @@ trap 'rm -rf "$copy"' EXIT
 
 mkdir -p "$copy/engine/fieldsync/_native" "$copy/engine/fieldsync/syncing"
 cp -r "$root/native" "$root/tests" "$root/setup.py" "$root/pyproject.toml" "$copy"
-cp "$root/engine/fieldsync/_native/__init__.py" "$copy/engine/fieldsync/_native"
+cp "$root/engine/fieldsync/_native/"*.p[xy]* "$copy/engine/fieldsync/_native"
 cp "$root/engine/fieldsync/errors.py" "$root/engine/fieldsync/limits.py" "$copy/engine/fieldsync"
 cp "$root/engine/fieldsync/syncing/__init__.py" "$root/engine/fieldsync/syncing/reconcile.py" \
     "$copy/engine/fieldsync/syncing"

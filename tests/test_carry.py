@@ -110,7 +110,7 @@ def test_what_was_merged_in_any_order_is_carried(history, chance, born):
         outcomes, digest = merged(some)
         whole = model.merge(*models)
         assert int.from_bytes(digest, "little") == model.digest(whole, name, KEY)
-        live, headless, _, _ = outcomes[0] or (b"", (), (), ())
+        live, headless, _ = outcomes[0] or (b"", (), ())
         assert live == NUMBERS.pack(model.living(whole))
         assert b"".join(row[3] for row in headless) == (NUMBERS.pack(whole) if some is late else b"")
 

@@ -18,7 +18,7 @@ from tests.histories import (
 )
 from tests.model import Address, Cell, Incarnation, Name, Removal, Stamp
 
-from fieldsync._native import chunk, codec, merge
+from fieldsync._native import chunk_decode, chunk_encode, merge, read
 
 MANY = 1 << 20
 COLLECTIONS = 4
@@ -69,14 +69,14 @@ def held_by_all(history):
 
 def encode(numbers, changes):
     """Streams, and what the chunk's numbers for authors and fields stand for."""
-    streams, authors, fields = chunk.encode(changes, numbers.field_bytes, len(numbers.authors))
+    streams, authors, fields = chunk_encode.encode(changes, numbers.field_bytes, len(numbers.authors))
     return streams, [numbers.authors[i] for i in authors], [numbers.fields[i] for i in fields]
 
 
 def decode(numbers, count, streams, authors, fields, pieces_max=MANY):
     author_ids = [numbers.authors.index(author) for author in authors]
     field_ids = [numbers.fields.index(field) for field in fields]
-    return chunk.decode(streams, count, author_ids, field_ids, COLLECTIONS, pieces_max, numbers.field_bytes)
+    return chunk_decode.decode(streams, count, author_ids, field_ids, COLLECTIONS, pieces_max, numbers.field_bytes)
 
 
 def given_again(taken):
@@ -154,7 +154,7 @@ def check_well_formed(count, streams, authors, fields):
     removals = tuple(removal for change in taken for removal in change[6])
     (outcome,), _ = merge.merge([((), pieces, removals, None)], KEY, field_bytes, author_bytes)
     if outcome:
-        codec.read_all(outcome[0], field_bytes, author_bytes)
+        read.read_all(outcome[0], field_bytes, author_bytes)
     again = encode(OTHER_NUMBERS, [given_again(change) for change in taken])
     assert decode(OTHER_NUMBERS, count, *again) == taken
     return True
@@ -282,12 +282,12 @@ def test_a_piece_has_no_more_cells_than_fit_a_change():
         cells = b"".join(bytes([5, 0, 4]) + i.to_bytes(4, "big") + b"\0" for i in range(count))
         packed = canonical.sized(bytes([0, 1, 1, 0, 1, 2, 5, 0]) + cells)
         field_bytes = model.Numbers.of(AUTHORS, [*FIELDS[:4], ("tags", 0x43)]).field_bytes
-        streams, _, fields = chunk.encode([(2, 5, 0, 0, 1, [(packed, None)], [])], field_bytes, 5)
+        streams, _, fields = chunk_encode.encode([(2, 5, 0, 0, 1, [(packed, None)], [])], field_bytes, 5)
         if count == addresses_max:
-            assert chunk.decode(streams, 1, [2, 1], fields, 1, MANY, field_bytes)[0][7] == count
+            assert chunk_decode.decode(streams, 1, [2, 1], fields, 1, MANY, field_bytes)[0][7] == count
         else:
             with pytest.raises(ValueError, match="malformed"):
-                chunk.decode(streams, 1, [2, 1], fields, 1, MANY, field_bytes)
+                chunk_decode.decode(streams, 1, [2, 1], fields, 1, MANY, field_bytes)
 
 
 def removal_bytes(flags=1, count=1, field=1, vector=((2, 4),), exact=(), times=1):
@@ -320,11 +320,11 @@ def test_incarnations_are_named_in_one_way():
     field_bytes = NUMBERS.field_bytes
     born = [NUMBERS.pack(of(time=100, name=Name(A, 1, n))) for n in (0, 7)]
     blobs = [(packed, (0, "key")) for packed in born]
-    streams, authors, fields = chunk.encode([(1, 1, 100, 0, 2, blobs, [])], field_bytes, 5)
+    streams, authors, fields = chunk_encode.encode([(1, 1, 100, 0, 2, blobs, [])], field_bytes, 5)
     assert streams[1] == bytes([0, 3, 1, 7, 3])
 
     def taken(pieces):
-        return chunk.decode([streams[0], pieces, *streams[2:]], 1, authors, fields, 1, MANY, field_bytes)
+        return chunk_decode.decode([streams[0], pieces, *streams[2:]], 1, authors, fields, 1, MANY, field_bytes)
 
     assert len(taken(streams[1])[0][5]) == 2
     for pieces in ([1, 0, 3, 1, 7, 3], [0, 3, 2, 2, 7, 3], [0, 3, 3, 2, 7, 3], [0, 3, 1, 0, 3]):
@@ -336,23 +336,23 @@ def test_what_encode_is_given_has_to_be_whole():
     field_bytes, count = NUMBERS.field_bytes, len(NUMBERS.authors)
     packed = NUMBERS.pack(of(Cell(PRICE, Stamp(100, D, 5), VALUES[0])))
     with pytest.raises(ValueError, match="damaged"):
-        chunk.encode([(1, 5, 100, 0, 1, [(packed[:-1], None)], [])], field_bytes, count)
+        chunk_encode.encode([(1, 5, 100, 0, 1, [(packed[:-1], None)], [])], field_bytes, count)
     with pytest.raises(ValueError, match="damaged"):
-        chunk.encode([(1, 5, 100, 0, 1, [(packed, None)], [])], field_bytes, count - 1)
+        chunk_encode.encode([(1, 5, 100, 0, 1, [(packed, None)], [])], field_bytes, count - 1)
     with pytest.raises(ValueError, match="author"):
-        chunk.encode([(count, 5, 100, 0, 1, [], [])], field_bytes, count)
+        chunk_encode.encode([(count, 5, 100, 0, 1, [], [])], field_bytes, count)
     for item in (b"", b"\1", b"\1\1", b"\1\1\1", removal_bytes() + b"\0", removal_bytes(field=99)):
         with pytest.raises(ValueError, match="damaged"):
-            chunk.encode([(1, 5, 100, 0, 1, [], [(1, 1, 0, item)])], field_bytes, count)
+            chunk_encode.encode([(1, 5, 100, 0, 1, [], [(1, 1, 0, item)])], field_bytes, count)
     with pytest.raises(ValueError, match="author"):
-        chunk.encode([(1, 5, 100, 0, 1, [], [(1, 1, 0, removal_bytes(vector=((99, 1),)))])], field_bytes, count)
+        chunk_encode.encode([(1, 5, 100, 0, 1, [], [(1, 1, 0, removal_bytes(vector=((99, 1),)))])], field_bytes, count)
 
 
 def test_what_decode_is_given_has_to_fit():
     for streams, fields in (([b""] * 5, []), ([b""] * 6, [1]), ([b""] * 7, [99]), ([b""] * 7, [0])):
         with pytest.raises(ValueError, match=r"streams|field"):
-            chunk.decode(streams, 0, [1], fields, 1, MANY, NUMBERS.field_bytes)
-    assert chunk.decode([b""] * 6, 0, [], [], 0, 0, NUMBERS.field_bytes) == []
+            chunk_decode.decode(streams, 0, [1], fields, 1, MANY, NUMBERS.field_bytes)
+    assert chunk_decode.decode([b""] * 6, 0, [], [], 0, 0, NUMBERS.field_bytes) == []
 
 
 def test_a_removal_with_no_own_dot_named():

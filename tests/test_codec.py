@@ -13,7 +13,8 @@ from tests import canonical, model
 from tests.histories import AUTHORS, EVERY_BYTE, FIELDS, NUMBERS, OTHER_NUMBERS, SUBS, histories
 from tests.model import Address, Cell, Incarnation, Name, Stamp
 
-from fieldsync._native import codec, merge
+from fieldsync._native import authorship, codec, read, write
+from fieldsync._native import removals as removals_kernel
 from fieldsync._native.codec import Unknown
 
 AUTHOR_BYTES, FIELD_BYTES = NUMBERS.author_bytes, NUMBERS.field_bytes
@@ -287,7 +288,7 @@ def test_created_pieces_are_the_models(chosen, dot, n):
     cells = frozenset(Cell(Address(*pair), stamp, canonical.encode(value)) for pair, value in chosen.items())
     expected = NUMBERS.pack({Name(*stamp.dot, n): Incarnation(time, cells)})
     row = (n, (*(ids[pair] for pair in chosen), 1), (*chosen.values(), ...))  # Ellipsis leaves a field out
-    assert codec.create(author, seq, time, [row, row], FIELD_BYTES) == [expected, expected]
+    assert write.create(author, seq, time, [row, row], FIELD_BYTES) == [expected, expected]
 
 
 @given(
@@ -317,7 +318,7 @@ def test_writes_are_the_models(history, at, registers, increments, author, time)
             (),
         )
         dot = numbers.authors.index(stamp.author), stamp.seq
-        written = codec.write([item, item], *dot, time, numbers.field_bytes, numbers.author_bytes)
+        written = write.write([item, item], *dot, time, numbers.field_bytes, numbers.author_bytes)
         cells = sum(len(inc.cells) for inc in expected.values())
         assert written == [(numbers.pack(expected), len(expected), cells)] * 2
 
@@ -348,7 +349,7 @@ def test_cells_beside_others_are_the_models(history, at, some, author):
             for address, (value, replaces, within) in some.items()
         )
         packed = numbers.pack(live)
-        written = codec.write([(packed, (), (), item)], ids[stamp.author], 1_000, 10**6, *numbers_of(numbers))
+        written = write.write([(packed, (), (), item)], ids[stamp.author], 1_000, 10**6, *numbers_of(numbers))
         assert written == [(numbers.pack(expected), len(expected), len(some))]
 
 
@@ -357,15 +358,15 @@ def numbers_of(numbers):
 
 
 def test_a_cell_beside_others_needs_an_address_where_cells_live_so():
-    (packed,) = codec.create(1, 1, 10, [(0, (1,), ("new",))], FIELD_BYTES)
+    (packed,) = write.create(1, 1, 10, [(0, (1,), ("new",))], FIELD_BYTES)
     for side in [(1, b"", b"", False, None), (FIELDS.index(("notes", model.TEXT)) + 1, b"sub", b"", False, None)]:
         with pytest.raises(ValueError, match="not an address"):
-            codec.write([(packed, (), (), (side,))], 1, 2, 20, FIELD_BYTES, AUTHOR_BYTES)
+            write.write([(packed, (), (), (side,))], 1, 2, 20, FIELD_BYTES, AUTHOR_BYTES)
 
 
 def test_a_new_set_has_a_cell_an_element():
     tags = FIELDS.index(("tags", model.SET)) + 1
-    (packed,) = codec.create(1, 1, 10, [(0, (1, tags), ("new", tuple(SUBS)))], FIELD_BYTES)
+    (packed,) = write.create(1, 1, 10, [(0, (1, tags), ("new", tuple(SUBS)))], FIELD_BYTES)
     name = Name(NUMBERS.authors[1], 1, 0)
     stamp, nothing = Stamp(10, *name.dot), canonical.encode(None)
     cells = {Cell(Address("tags", model.SET, sub), stamp, nothing) for sub in SUBS}
@@ -376,7 +377,7 @@ def test_a_new_set_has_a_cell_an_element():
 @given(histories, st.integers(0, 3))
 def test_rivals_are_what_changes_wrote_apart(history, at):
     live = model.living(history.replicas[at].record)
-    (found,) = codec.rivals([NUMBERS.pack(live)], FIELD_BYTES, AUTHOR_BYTES)
+    (found,) = authorship.rivals([NUMBERS.pack(live)], FIELD_BYTES, AUTHOR_BYTES)
     name = NUMBERS.authors
     got = {number: [(time, name[by], seq, value) for by, seq, time, value in claims] for number, claims in found}
     expected = {}
@@ -394,32 +395,32 @@ def test_reads_are_the_models(history, at, wanted):
     record = history.replicas[at].record
     for numbers in (NUMBERS, OTHER_NUMBERS):
         packed = numbers.pack(record)
-        assert same(codec.read_all(packed, numbers.field_bytes, numbers.author_bytes), model.read_all(record))
+        assert same(read.read_all(packed, numbers.field_bytes, numbers.author_bytes), model.read_all(record))
         expected = [model.read(record, *numbers.fields[number], "default") for number in wanted]
         defaults = ("default",) * len(wanted)
-        (got,) = codec.read([packed], tuple(wanted), defaults, numbers.field_bytes, numbers.author_bytes)
+        (got,) = read.read([packed], tuple(wanted), defaults, numbers.field_bytes, numbers.author_bytes)
         assert same(list(got), expected)
         row = ("head", 5, packed)
-        (wide,) = codec.widen([row], tuple(wanted), defaults, as_column, numbers.field_bytes, numbers.author_bytes)
+        (wide,) = read.widen([row], tuple(wanted), defaults, as_column, numbers.field_bytes, numbers.author_bytes)
         assert same(list(wide), ["head", 5, *map(as_column, expected), packed])
 
 
 def test_rows_to_widen_end_with_a_record():
     for rows in ([()], [["a list"]]):
         with pytest.raises(TypeError, match="ends with a packed record"):
-            codec.widen(rows, (), (), as_column, FIELD_BYTES, AUTHOR_BYTES)
+            read.widen(rows, (), (), as_column, FIELD_BYTES, AUTHOR_BYTES)
     with pytest.raises(ValueError, match="as many defaults"):
-        codec.widen([], (1,), (), as_column, FIELD_BYTES, AUTHOR_BYTES)
+        read.widen([], (1,), (), as_column, FIELD_BYTES, AUTHOR_BYTES)
 
 
 @given(histories, st.integers(0, 3))
 def test_stamps_and_incarnations_are_all_there_are(history, at):
     record = history.replicas[at].record
-    found, nothing = codec.stamps([NUMBERS.pack(record), b""], FIELD_BYTES, AUTHOR_BYTES)
+    found, nothing = authorship.stamps([NUMBERS.pack(record), b""], FIELD_BYTES, AUTHOR_BYTES)
     assert nothing == []
     cells = [cell for inc in record.values() for cell in inc.cells]
     assert sorted(found) == sorted((*c.address[:2], *NUMBERS.dot(c.stamp.dot), c.stamp.time) for c in cells)
-    names = codec.incarnations([NUMBERS.pack(record), b""] * 2, FIELD_BYTES, AUTHOR_BYTES)
+    names = authorship.incarnations([NUMBERS.pack(record), b""] * 2, AUTHOR_BYTES)
     assert names == [sorted(map(NUMBERS.number, record)), []] * 2
 
 
@@ -439,7 +440,7 @@ def test_counters_add_up_whatever_others_wrote(totals):
     record = {name: Incarnation(None, frozenset(cells))}
     for some in numbers:
         some.authors.append(name.author)
-        (got,) = codec.read([some.pack(record)], (3,), (0,), some.field_bytes, some.author_bytes)
+        (got,) = read.read([some.pack(record)], (3,), (0,), some.field_bytes, some.author_bytes)
         assert same(got[0], model.add_up(totals) if totals else 0)
 
 
@@ -447,13 +448,13 @@ def test_a_field_may_have_been_written_by_any_number_of_authors():
     """Each new device adds an entry to the seen of a register, and none may ever be dropped."""
     numbers = model.Numbers.of([struct.pack(">Q", i) for i in range(1, 1_001)], FIELDS)
     name = Name(numbers.authors[1], 1, 0)
-    packed = codec.create(1, 1, 10, [(0, (1,), ("new",))], numbers.field_bytes)[0]
+    packed = write.create(1, 1, 10, [(0, (1,), ("new",))], numbers.field_bytes)[0]
     first = Cell(Address("price", 8), Stamp(10, *name.dot), canonical.encode("new"))
     record = {name: Incarnation(10, frozenset([first]))}
     for author in (2, 3):
         stamp = Stamp(author, numbers.authors[author], 5)
         item = packed, ((1, author),), (), ()
-        written = codec.write([item], author, 5, author, numbers.field_bytes, numbers.author_bytes)
+        written = write.write([item], author, 5, author, numbers.field_bytes, numbers.author_bytes)
         expected = model.write(record, stamp, [("price", 8, author)], [])
         assert written == [(numbers.pack(expected), 1, 1)]
         (inc,) = expected.values()
@@ -465,17 +466,17 @@ def test_a_field_may_have_been_written_by_any_number_of_authors():
 
 def test_a_write_over_nothing_is_refused():
     with pytest.raises(ValueError, match="no incarnation"):
-        codec.write([(b"", ((1, 5),), (), ())], 1, 1, 1, FIELD_BYTES, AUTHOR_BYTES)
+        write.write([(b"", ((1, 5),), (), ())], 1, 1, 1, FIELD_BYTES, AUTHOR_BYTES)
 
 
 def test_a_type_error_names_the_field():
     with pytest.raises(TypeError, match="price: an integer beyond 64 bits"):
-        codec.create(1, 1, 1, [(0, (1,), (2**64,))], FIELD_BYTES)
+        write.create(1, 1, 1, [(0, (1,), (2**64,))], FIELD_BYTES)
 
 
 def test_a_field_that_the_dictionary_does_not_hold_is_refused():
     with pytest.raises(ValueError, match="dictionary"):
-        codec.create(1, 1, 1, [(0, (99,), (5,))], FIELD_BYTES)
+        write.create(1, 1, 1, [(0, (99,), (5,))], FIELD_BYTES)
 
 
 @given(histories, st.integers(0, 3), st.data())
@@ -489,14 +490,14 @@ def test_damaged_records_are_read_or_refused(history, at, data):
     end = data.draw(st.just(len(packed)) | st.integers(0, len(packed)))
     everything, nothing = tuple(range(1, len(FIELDS) + 1)), (None,) * len(FIELDS)
     for act in (
-        lambda raw: codec.read_all(raw, FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.read([raw], everything, nothing, FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.widen([(raw,)], everything, nothing, as_column, FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.incarnations([raw], FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.stamps([raw], FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: codec.rivals([raw], FIELD_BYTES, AUTHOR_BYTES),
-        lambda raw: merge.removals_at(raw, {(5, SUBS[0])}, FIELD_BYTES),
-        lambda raw: codec.write([(raw, ((1, 5),), (), ())], 1, 9, 9, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: read.read_all(raw, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: read.read([raw], everything, nothing, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: read.widen([(raw,)], everything, nothing, as_column, FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: authorship.incarnations([raw], AUTHOR_BYTES),
+        lambda raw: authorship.stamps([raw], FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: authorship.rivals([raw], FIELD_BYTES, AUTHOR_BYTES),
+        lambda raw: removals_kernel.removals_at(raw, {(5, SUBS[0])}, FIELD_BYTES),
+        lambda raw: write.write([(raw, ((1, 5),), (), ())], 1, 9, 9, FIELD_BYTES, AUTHOR_BYTES),
     ):
         with suppress(ValueError):
             act(bytes(packed[:end]))

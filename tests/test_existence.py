@@ -11,6 +11,7 @@ from tests.histories import AUTHORS, EVERYTHING, FIELDS, KEY, NUMBERS, OTHER_NUM
 from tests.model import Address, Cell, Incarnation, Name, Stamp
 
 from fieldsync._native import existence, merge
+from fieldsync._native import removals as removals_kernel
 
 ALL = 2**64 - 1
 EXISTENCE = Address("", model.EXISTENCE)
@@ -295,7 +296,7 @@ def test_what_removals_name(history, chance):
     highest = model.join(*(vector for vector, _ in sights))
     single = {dot for _, exact in sights for dot in exact} | {removal.name.dot for removal in removals}
     for numbers in (NUMBERS, OTHER_NUMBERS):
-        found = merge.named([numbers.removal(removal) for removal in removals], numbers.field_bytes)
+        found = removals_kernel.named([numbers.removal(removal) for removal in removals], numbers.field_bytes)
         assert found == (sorted(map(numbers.dot, highest)), sorted(map(numbers.dot, single)))
 
 
@@ -358,7 +359,9 @@ def test_damaged_records_and_removals_are_read_or_refused(history, chance, data)
             del raw[data.draw(st.integers(0, len(raw))) :]
     compared = intervals(NUMBERS, EVERY_DOT)
     try:
-        merge.named([(*name[:3], bytes(raw)) for name, raw in zip(removals, raws[1:], strict=True)], FIELD_BYTES)
+        removals_kernel.named(
+            [(*name[:3], bytes(raw)) for name, raw in zip(removals, raws[1:], strict=True)], FIELD_BYTES
+        )
         alive = existence.ordered(existence.items([bytes(raws[0])], KEY, compared, FIELD_BYTES, AUTHOR_BYTES))
         for items in (alive, alive[:-8], b""):
             (some,) = existence.gone([bytes(raws[0])], KEY, compared, items, FIELD_BYTES, AUTHOR_BYTES)

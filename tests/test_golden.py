@@ -14,7 +14,8 @@ import pytest
 from tests import canonical, model
 from tests.model import Address, Cell, Incarnation, Name, Numbers, Removal, Stamp
 
-from fieldsync._native import chunk, codec, diff, merge
+from fieldsync._native import chunk_decode, chunk_encode, codec, diff, merge, read, write
+from fieldsync._native import removals as removals_kernel
 from fieldsync._native.codec import Unknown
 
 FOLDER = Path(__file__).parent / "golden"
@@ -101,7 +102,7 @@ RECORDS = {"everything": everything(), "many stamps": many_stamps(), "nothing": 
 def merged(record):
     item = (), (NUMBERS.pack(record),), (), RECORD
     (outcome,), digest = merge.merge([item], KEY, FIELDS, AUTHORS)
-    live, headless, _, _ = outcome or (b"", (), (), ())
+    live, headless, _ = outcome or (b"", (), ())
     return live, [row[3] for row in headless], digest
 
 
@@ -118,7 +119,7 @@ def test_records():
         made |= {f"{name}: live": live} | {f"{name}: headless {i}": data for i, data in enumerate(headless)}
         assert live == NUMBERS.pack(model.living(record))
     kept = check("records", made)
-    assert codec.read_all(kept["everything: live"], FIELDS, AUTHORS) == {
+    assert read.read_all(kept["everything: live"], FIELDS, AUTHORS) == {
         "price": Decimal("21.00"),
         "status": "done",
         "hours": 7.5,
@@ -129,16 +130,16 @@ def test_records():
 
 def test_writes():
     row = (3, (2, 1), ("open", 5))
-    (born,) = codec.create(1, 1, YEAR_2026, [row], FIELDS)
+    (born,) = write.create(1, 1, YEAR_2026, [row], FIELDS)
     live = NUMBERS.pack(model.living(everything()))
-    ((written, _, _),) = codec.write([(live, ((1, 1), (2, None)), ((3, 2),), ())], 3, 6, 5, FIELDS, AUTHORS)
+    ((written, _, _),) = write.write([(live, ((1, 1), (2, None)), ((3, 2),), ())], 3, 6, 5, FIELDS, AUTHORS)
     check("writes", {"created": born, "written over everything": written})
 
 
 def test_removals():
     made = {}
     for name, record in RECORDS.items():
-        for author, seq, n, item in merge.removals(NUMBERS.pack(record), FIELDS):
+        for author, seq, n, item in removals_kernel.removals(NUMBERS.pack(record), FIELDS):
             made[f"{name}: of ({author}, {seq}, {n})"] = item
     kept = check("removals", made)
     (item,) = [data for key, data in kept.items() if key.startswith("many")]
@@ -173,27 +174,27 @@ def changes():
     live = NUMBERS.pack(model.living(everything()))
     headless = NUMBERS.pack({name: inc for name, inc in everything().items() if inc.time is None})
     records = [(live, (1, "o-17")), (headless, (1, "o-17"))]
-    (other,) = codec.create(1, 1, YEAR_2026, [(1, (1, 2), (5, "x" * 70))], FIELDS)
-    removals = [(4, 2, 0, bytes([1, 0])), *merge.removals(live, FIELDS)]
+    (other,) = write.create(1, 1, YEAR_2026, [(1, (1, 2), (5, "x" * 70))], FIELDS)
+    removals = [(4, 2, 0, bytes([1, 0])), *removals_kernel.removals(live, FIELDS)]
     return [
         (1, 1, YEAR_2026, 0, 6, [*records, (other, (0, "größe"))], []),
         (2, 7, YEAR_2026 + 65_536, 0, 2, records, []),
         (4, 3, YEAR_2026 + 70_000, 2, 4, [], removals),
         (2, 9, YEAR_2026, 0, 1, records, []),
-        (3, 7, YEAR_2026 - 5, 3, 1, [], merge.removals(headless, FIELDS)),
+        (3, 7, YEAR_2026 - 5, 3, 1, [], removals_kernel.removals(headless, FIELDS)),
         (4, 4, YEAR_2026, 1, 0, [], []),
     ]
 
 
 def test_chunks():
-    streams, authors, fields = chunk.encode(changes(), FIELDS, 5)
+    streams, authors, fields = chunk_encode.encode(changes(), FIELDS, 5)
     made = {"authors": bytes(authors), "fields": bytes(fields)} | {f"stream {i}": s for i, s in enumerate(streams)}
     kept = list(check("chunks", made).values())
-    taken = chunk.decode(kept[2:], 6, list(kept[0]), list(kept[1]), 2, 100, FIELDS)
+    taken = chunk_decode.decode(kept[2:], 6, list(kept[0]), list(kept[1]), 2, 100, FIELDS)
     assert [change[:5] for change in taken] == [change[:5] for change in changes()]
     assert [change[6] for change in taken] == [change[6] for change in changes()]
     again = [(*head, [(packed, name) for *_, name, packed in pieces], removals) for *head, pieces, removals, _ in taken]
-    assert chunk.encode(again, FIELDS, 5) == (streams, authors, fields)
+    assert chunk_encode.encode(again, FIELDS, 5) == (streams, authors, fields)
 
 
 def test_what_a_removal_of_one_element_looks_like():

@@ -8,7 +8,8 @@ from tests import canonical, model
 from tests.histories import AUTHORS, FIELDS, KEY, NUMBERS, OTHER_NUMBERS, RECORD, RECORD_NAME, SUBS, VALUES, histories
 from tests.model import Address, Cell, Incarnation, Name, Removal, Stamp
 
-from fieldsync._native import codec, merge
+from fieldsync._native import fresh, merge, write
+from fieldsync._native import removals as removals_kernel
 
 AUTHOR_BYTES, FIELD_BYTES = NUMBERS.author_bytes, NUMBERS.field_bytes
 SPARE = Cell(Address("status", model.REGISTER), Stamp(300, AUTHORS[1], 1), VALUES[0])
@@ -29,7 +30,7 @@ def run(numbers, olds, pieces, removals):
 
 
 def check(numbers, old, pieces, removals):
-    """One call of the kernel against the model: what is left, what changed, events, digest."""
+    """One call of the kernel against the model: what is left, events, digest."""
     outcome, digest = run(numbers, parts(numbers, old), pieces, removals)
     new = model.remove(model.merge(old, *pieces), removals)
     weight = [model.digest(record, RECORD_NAME, KEY) for record in (new, old)]
@@ -37,7 +38,7 @@ def check(numbers, old, pieces, removals):
     if outcome is None:
         assert new == old
         return new
-    live, headless, changed, events = outcome
+    live, headless, events = outcome
     assert new != old
     assert live == numbers.pack(model.living(new))
     dead = [name for name, inc in new.items() if inc.time is None]
@@ -45,20 +46,7 @@ def check(numbers, old, pieces, removals):
     by_dot = {(numbers.authors[author], seq): by for author, seq, by in events}
     assert len(by_dot) == len(events)
     assert by_dot == model.events(old, new)
-    check_changed(numbers, model.merge(old, *pieces), old, new, changed)
     return new
-
-
-def check_changed(numbers, touched, old, new, changed):
-    """The fields of which any cell that queries see came, went or moved are named, and none that nobody touched."""
-    assert list(changed) == sorted(set(changed))
-    names = {numbers.fields[number] for number in changed}
-    for pair in numbers.fields:
-        before, after = ({(n, c) for n, c in model.cells_at(model.living(r), *pair)} for r in (old, new))
-        assert before == after or pair in names
-    # what was there too: cells that nobody honest wrote may see each other, and go both
-    held = [inc for some in (old, touched) for inc in some.values()]
-    assert names <= {cell.address[:2] for inc in held for cell in inc.cells}
 
 
 @given(histories, chances)
@@ -89,7 +77,7 @@ def as_held(olds, outcome):
     """What is held after an outcome, in the order of the numbers."""
     if outcome is None:
         return olds
-    live, headless, _, _ = outcome
+    live, headless, _ = outcome
     return tuple(part for part in (live, *(row[3] for row in sorted(headless))) if part)
 
 
@@ -128,7 +116,7 @@ def test_removals_and_what_they_remove_come_in_any_order(history, chance):
 def test_what_was_removed_does_not_come_back(history, chance):
     """A removal of all that one had seen leaves nothing of it, also if parts of it arrive late and by themselves."""
     (seen,) = history.portions(chance, 1)
-    removals = merge.removals(NUMBERS.pack(seen), FIELD_BYTES)
+    removals = removals_kernel.removals(NUMBERS.pack(seen), FIELD_BYTES)
     older = [change.piece for change in history.changes if model.merge(seen, change.piece) == seen]
     chance.shuffle(older)
     held = ()
@@ -151,7 +139,7 @@ def test_removals_at_addresses_are_the_models(history, at, some):
             for name, inc in record.items()
             if (cells := frozenset(cell for cell in inc.cells if cell.address in wanted))
         ]
-        assert merge.removals_at(numbers.pack(record), addresses, numbers.field_bytes) == sorted(expected)
+        assert removals_kernel.removals_at(numbers.pack(record), addresses, numbers.field_bytes) == sorted(expected)
 
 
 @given(histories, st.integers(0, 3))
@@ -159,7 +147,7 @@ def test_removals_are_the_models(history, at):
     record = history.replicas[at].record
     for numbers in (NUMBERS, OTHER_NUMBERS):
         expected = [numbers.removal(removal) for removal in model.removals_of(record)]
-        assert merge.removals(numbers.pack(record), numbers.field_bytes) == sorted(expected)
+        assert removals_kernel.removals(numbers.pack(record), numbers.field_bytes) == sorted(expected)
 
 
 @given(histories)
@@ -170,7 +158,7 @@ def test_events_and_digests_add_up(history):
         outcome, digest = run(NUMBERS, held, [change.piece], history.removals)
         held = as_held(held, outcome)
         total += digest
-        for author, seq, by in outcome[3] if outcome else ():
+        for author, seq, by in outcome[2] if outcome else ():
             count[author, seq] = count.get((author, seq), 0) + by
     record = model.remove(model.merge(*(change.piece for change in history.changes)), history.removals)
     assert total % 2**128 == model.digest(record, RECORD_NAME, KEY)
@@ -225,7 +213,7 @@ def test_edits_of_what_lives_are_merged_as_all_else(several, chance):
     assert updates == [(row[0], outcome[0]) for row, outcome in changed]
     assert names == [row[2] for row, _ in changed]
     told = {}
-    for row, (_, headless, _, some) in changed:
+    for row, (_, headless, some) in changed:
         assert not headless
         for author, seq, by in some:
             one = told.setdefault((author, seq), [0, [], []])
@@ -248,7 +236,7 @@ def test_fresh_records_weigh_what_merging_them_gives(history):
     keys = ["größe" * i + str(i) for i in range(len(one))]
     names = [canonical.encode(["orders", key]) for key in keys]
     weight = sum(model.digest(record, name, KEY) for record, name in zip(one, names, strict=True)) % 2**128
-    digest = merge.fresh([NUMBERS.pack(record) for record in one], "orders", keys, KEY, FIELD_BYTES, AUTHOR_BYTES)
+    digest = fresh.digest([NUMBERS.pack(record) for record in one], "orders", keys, KEY, FIELD_BYTES, AUTHOR_BYTES)
     assert int.from_bytes(digest, "little") == weight
 
 
@@ -257,10 +245,10 @@ def test_only_one_live_incarnation_is_fresh():
     live = NUMBERS.pack({Name(AUTHORS[0], 1, 0): Incarnation(5, frozenset())})
     for packed in (dead, live + live, b""):
         with pytest.raises(ValueError, match="live"):
-            merge.fresh([packed], "orders", ["1"], KEY, FIELD_BYTES, AUTHOR_BYTES)
+            fresh.digest([packed], "orders", ["1"], KEY, FIELD_BYTES, AUTHOR_BYTES)
     for keys, key in (([], KEY), (["1"], b"short")):
         with pytest.raises(ValueError, match=r"16|as many"):
-            merge.fresh([live], "orders", keys, key, FIELD_BYTES, AUTHOR_BYTES)
+            fresh.digest([live], "orders", keys, key, FIELD_BYTES, AUTHOR_BYTES)
 
 
 # Nobody honest makes these, but two replicas must settle them alike ---------------------------------------------------
@@ -337,21 +325,9 @@ def test_an_edit_that_a_delete_had_not_seen_is_kept():
     record = {name: Incarnation(100, frozenset([Cell(Address("price", 8), Stamp(100, *name.dot), VALUES[0])]))}
     edit = model.write(record, Stamp(110, AUTHORS[1], 1), [("price", 8, 2)], [])
     outcome, _ = run(NUMBERS, parts(NUMBERS, record), [edit], model.removals_of(record))
-    live, headless, changed, _ = outcome
+    live, headless, _ = outcome
     assert live == b""
     assert headless == ((*NUMBERS.number(name), NUMBERS.pack(edit)),)
-    assert changed == (1,)
-
-
-def test_a_field_counts_as_changed_when_its_incarnation_comes_to_life_or_dies():
-    """Nothing at the field itself came or went, but what queries see of it did."""
-    one, two = Name(AUTHORS[0], 1, 0), Name(AUTHORS[0], 2, 0)
-    early = {one: Incarnation(None, frozenset([SPARE])), two: Incarnation(200, frozenset())}
-    outcome, _ = run(NUMBERS, parts(NUMBERS, early), [{one: Incarnation(100, frozenset())}], [])
-    assert outcome[2] == (2,)
-    whole = {**early, one: Incarnation(100, frozenset([SPARE]))}
-    outcome, _ = run(NUMBERS, parts(NUMBERS, whole), [], [Removal(one, True, {})])
-    assert outcome[2] == (2,)
 
 
 def test_many_stamps_and_a_seen_of_many():
@@ -371,7 +347,7 @@ def test_a_removal_with_many_addresses_takes_one_pass():
     """Half a million addresses against as many cells: in time only if both are walked in step."""
     count = 1 << 18
     name = Name(AUTHORS[0], 1, 0)
-    packed = codec.create(1, 1, 100, [(0, (), ())], FIELD_BYTES)[0]
+    packed = write.create(1, 1, 100, [(0, (), ())], FIELD_BYTES)[0]
     cell = bytes([5, 0, 4])  # of the set: stamp 0, an element of 4 bytes
     head = bytes([0, 1, 1, 0, 1, 2, 1, 0])  # headless, (1, 1), n 0; one stamp, (2, 1) at time 0
     cells = b"".join(cell + struct.pack(">I", i) + b"\x00" for i in range(count))
@@ -379,7 +355,7 @@ def test_a_removal_with_many_addresses_takes_one_pass():
     sights = b"".join(bytes([5, 4]) + struct.pack(">I", i) + bytes([0, 1, 2, 1]) for i in range(count))
     item = bytes([0]) + canonical.varint(count) + sights
     removal = (*NUMBERS.number(name), item)
-    assert merge.removals(piece, FIELD_BYTES) == [removal]
+    assert removals_kernel.removals(piece, FIELD_BYTES) == [removal]
     (outcome,), digest = merge.merge([((packed,), (piece,), (removal,), None)], KEY, FIELD_BYTES, AUTHOR_BYTES)
     assert outcome is None
     assert digest == bytes(16)
@@ -388,7 +364,7 @@ def test_a_removal_with_many_addresses_takes_one_pass():
 def test_nothing_in_nothing_out():
     assert merge.merge([], KEY, FIELD_BYTES, AUTHOR_BYTES) == ([], bytes(16))
     assert merge.merge([((), (), (), None)], KEY, FIELD_BYTES, AUTHOR_BYTES) == ([None], bytes(16))
-    assert merge.removals(b"", FIELD_BYTES) == []
+    assert removals_kernel.removals(b"", FIELD_BYTES) == []
 
 
 def test_a_key_has_16_bytes():
@@ -421,6 +397,6 @@ def test_damaged_records_and_removals_are_merged_or_refused(history, chance, dat
     try:
         merge.merge([((bytes(raws[0]),), (bytes(raws[1]),), packed, None)], KEY, FIELD_BYTES, AUTHOR_BYTES)
         merge.edit([(1, 1, "k", bytes(raws[0]))], {1: (bytes(raws[1]),)}, 1, KEY, FIELD_BYTES, AUTHOR_BYTES)
-        merge.removals(bytes(raws[0]), FIELD_BYTES)
+        removals_kernel.removals(bytes(raws[0]), FIELD_BYTES)
     except ValueError:
         pass

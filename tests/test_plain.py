@@ -10,7 +10,7 @@ from tests import canonical
 from tests.histories import KEY
 from tests.model import COUNTER, REGISTER, SET, Numbers
 
-from fieldsync._native import codec, merge, plain
+from fieldsync._native import fresh, plain, read, write
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 VALUES = st.none() | st.booleans() | INTS | st.floats() | st.text(max_size=99) | st.binary(max_size=9)
@@ -47,11 +47,11 @@ RECORDS = st.lists(
 @example([(-0.0, math.nan, -16, 47), (True, False, 48, -17), ("x" * 63, "ä" * 32, -(2**63), 2**63 - 1)], "k")
 def test_records_are_built_as_all_others_are(records, key):
     keys = [f"{key}{n}" for n in range(len(records))]
-    pieces = codec.create(*CHANGE, [(n, IDS, values) for n, values in enumerate(records, 3)], NAMES[0])
-    digest = merge.fresh(pieces, "things", keys, KEY, *NAMES)
+    pieces = write.create(*CHANGE, [(n, IDS, values) for n, values in enumerate(records, 3)], NAMES[0])
+    digest = fresh.digest(pieces, "things", keys, KEY, *NAMES)
     wanted = tuple(IDS[place] if place >= 0 else 0 for place in COLUMNS)
     narrow = [(n, 9, key, piece) for n, (key, piece) in enumerate(zip(keys, pieces, strict=True), 41)]
-    rows = codec.widen(narrow, wanted, ABSENT, lambda value: value, *NAMES)
+    rows = read.widen(narrow, wanted, ABSENT, lambda value: value, *NAMES)
     cells = sum(1 + len(values) - values.count(...) for values in records)
     size = sum(map(len, pieces)) + sum(len(canonical.encode(key)) for key in keys)
     found = built(keys, records)

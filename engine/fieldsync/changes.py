@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from fieldsync._native import chunk
+from fieldsync._native import chunk_decode, chunk_encode
 from fieldsync.errors import DecodeError
 from fieldsync.limits import (
     CHUNK_CHANGES_MAX,
@@ -30,8 +29,7 @@ GivenChange = tuple[int, int, int, int, int, list[tuple[bytes, Name | None]], li
 Piece = tuple[int, int, int, Name | None, bytes]  # incarnation (author id, seq, n), name, packed
 
 
-@dataclass(frozen=True, slots=True)
-class TakenChange:
+class TakenChange(NamedTuple):
     """A change as it came in, under the numbers of the taker's file."""
 
     author: int
@@ -49,11 +47,10 @@ class TakenChange:
         return self.received == self.parts
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A batch of changes as it travels: full names, and columns of bytes."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # of changes; nobody counts in a chunk
     authors: bytes  # 8 bytes each
     fields: list[tuple[str, int]]
     collections: list[str]
@@ -62,7 +59,7 @@ class Chunk:
 
 def encode(dictionary: Dictionary, changes: list[GivenChange], collections: list[str]) -> Chunk:
     """The chunk of some changes; their names number the given collections."""
-    streams, author_ids, field_ids = chunk.encode(changes, dictionary.fields, dictionary.author_count)
+    streams, author_ids, field_ids = chunk_encode.encode(changes, dictionary.fields, dictionary.author_count)
     authors = b"".join([dictionary.author(number) for number in author_ids])
     fields = [dictionary.field_names[number] for number in field_ids]
     return Chunk(len(changes), authors, fields, collections, streams)
@@ -109,7 +106,7 @@ def decode(dictionary: Dictionary, received: Chunk) -> list[TakenChange]:
     author_ids = [dictionary.author_ids[received.authors[i : i + 8]] for i in range(0, len(received.authors), 8)]
     field_ids = [dictionary.field_ids[pair] for pair in received.fields]
     try:
-        changes = chunk.decode(
+        changes = chunk_decode.decode(
             received.streams,
             received.count,
             author_ids,

@@ -1,4 +1,4 @@
-"""Values <-> canonical bytes (docs/format.md, Values), and the door to the kernel that packs cells from them."""
+"""Values <-> canonical bytes (docs/format.md, Values), and sums of numbers."""
 
 from __future__ import annotations
 
@@ -6,38 +6,10 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from typing import Any
 
 from fieldsync._native import codec as _kernel
-from fieldsync._native.codec import (
-    Unknown,
-    Updates,
-    create,
-    incarnations,
-    read,
-    read_all,
-    rivals,
-    stamps,
-    updates,
-    widen,
-    write,
-)
+from fieldsync._native.codec import Unknown, Updates
 from fieldsync.errors import DecodeError
 
-__all__ = [
-    "Unknown",
-    "Updates",
-    "add",
-    "create",
-    "decode",
-    "encode",
-    "incarnations",
-    "read",
-    "read_all",
-    "rivals",
-    "stamps",
-    "subtract",
-    "updates",
-    "widen",
-    "write",
-]
+__all__ = ["Unknown", "Updates", "add", "decode", "encode", "subtract"]
 
 EXACT = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)  # sums and differences of Decimals are not rounded
 Number = int | float | Decimal

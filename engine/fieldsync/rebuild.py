@@ -129,7 +129,7 @@ def weigh(dictionary: Dictionary, key: bytes, some: list[Held]) -> tuple[list[re
     """Of each row (author id, seq, cells) of the changes that live in it, and what all add to the digest."""
     items: list[record.MergeItem] = [((), (one.packed,), (), one.name) for one in some]
     outcomes, difference = record.merge_all(dictionary, key, items)
-    return [outcome[3] if outcome else () for outcome in outcomes], difference
+    return [outcome[2] if outcome else () for outcome in outcomes], difference
 
 
 def misfits(reader: Reader, some: list[Held]) -> list[Held]:

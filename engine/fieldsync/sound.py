@@ -33,7 +33,7 @@ def are_sound(reader: Reader, scope: Scope, some: list[Held]) -> bool:
     for place, (one, outcome) in enumerate(zip(some, outcomes, strict=True)):
         times = {birth[:2]: birth.time for birth in record.births(one.packed)}
         name = (0, one.name[1]) if one.name else None
-        for author, seq, cells in outcome[3] if outcome else ():
+        for author, seq, cells in outcome[2] if outcome else ():
             given.append((author, seq, times.get((author, seq), 0), 0, cells, [(one.packed, name)], []))
             owners.append(place)
     pieces: list[list[bytes]] = [[] for _ in some]
@@ -47,7 +47,7 @@ def are_sound(reader: Reader, scope: Scope, some: list[Held]) -> bool:
 def _is_same(row: Held, outcome: record.Outcome | None) -> bool:
     if outcome is None:
         return False
-    live, headless, _, _ = outcome
+    live, headless, _ = outcome
     return headless == ((*row.orphan, row.packed),) and not live if row.orphan else live == row.packed and not headless
 
 

@@ -1,10 +1,8 @@
 _Name = tuple[int, str]  # collection number, key
 _Removal = tuple[int, int, int, bytes]
 _Piece = tuple[int, int, int, _Name | None, bytes]
-_Given = tuple[int, int, int, int, int, list[tuple[bytes, _Name | None]], list[_Removal]]
 _Taken = tuple[int, int, int, int, int, list[_Piece], list[_Removal], int]
 
-def encode(changes: list[_Given], fields: bytes, authors: int) -> tuple[list[bytes], list[int], list[int]]: ...
 def decode(
     streams: list[bytes],
     count: int,

@@ -1,0 +1,3 @@
+def digest(
+    pieces: list[bytes], collection: str, keys: list[str], key: bytes, fields: bytes, authors: bytes
+) -> bytes: ...
