@@ -14,6 +14,7 @@ from fieldsync.trust.identity import Organisation
 from fieldsync.trust.membership import membership_of
 
 WAIT_SECONDS = 40  # for what happens in the background; nothing here measures how fast
+POLL_SECONDS = 0.01
 
 
 class Network:
@@ -78,5 +79,5 @@ def eventually(holds):
     while time.monotonic() < end:
         if found := holds():
             return found
-        time.sleep(0.01)
+        time.sleep(POLL_SECONDS)
     return pytest.fail("waited in vain")

@@ -19,7 +19,7 @@ FRAME_BYTES_MAX = 65_536
 
 
 class Switch:
-    """Joins TAP devices, one in each namespace as its eth0. What comes in at one goes out at all others."""
+    """Joins TAP devices, one in each namespace as its eth0. A frame goes out where its address was seen, or at all."""
 
     def __init__(self, seed: int = 0) -> None:
         self.delay_seconds = 0.0  # of each frame, one way
@@ -29,6 +29,7 @@ class Switch:
         self._chance = random.Random(seed)
         self._ports: list[int] = []
         self._due: list[tuple[float, int, int, bytes]] = []  # when, in which order, from which port, what
+        self._place: dict[bytes, int] = {}  # the port at which an Ethernet address was seen
         self._is_open = True
         self._thread = threading.Thread(target=self._run, name="switch", daemon=True)
         self._thread.start()
@@ -54,13 +55,15 @@ class Switch:
                     self._take(port, os.read(port, FRAME_BYTES_MAX))
             while self._due and self._due[0][0] <= time.monotonic():
                 _, _, source, frame = heapq.heappop(self._due)
-                for port in self._ports:
+                known = self._place.get(frame[:6])  # of a group, or not seen yet: all
+                for port in self._ports if known is None else [known]:
                     if port != source:
                         with suppress(OSError):
                             os.write(port, frame)
 
     def _take(self, port: int, frame: bytes) -> None:
         self.frames += 1
+        self._place[frame[6:12]] = port
         if self._chance.random() < self.loss:
             self.lost += 1
         else:

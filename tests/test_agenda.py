@@ -90,17 +90,19 @@ def test_a_session_after_which_the_two_differ_is_held_again_before_long(agenda):
     assert agenda.next_at() == now + REFRESH_SECONDS
 
 
-def test_who_is_in_the_way_of_others_draws_back(agenda):
+@pytest.mark.parametrize("is_news", [True, False])
+def test_who_is_in_the_way_of_others_draws_back(agenda, is_news):
     agenda.decide(0)
     agenda.link_up("hub", is_ours=True)
     now, pauses = 0.0, []
-    for _ in range(6):
+    for _ in range(12):
         assert agenda.decide(now) == [Begin("hub")]
         agenda.session_over("hub", now, is_partial=True, is_crowded=True)
-        agenda.news("hub")
+        if is_news:
+            agenda.news("hub")
         pauses.append(agenda.next_at() - now)
         now = agenda.next_at()
-    assert pauses == pytest.approx([0.75 * min(RETRY_FIRST_SECONDS * 2**n, CROWDED_SECONDS_MAX) for n in range(6)])
+    assert pauses == pytest.approx([0.75 * min(RETRY_FIRST_SECONDS * 2**n, CROWDED_SECONDS_MAX) for n in range(12)])
 
 
 def test_another_name_of_a_peer_waits_as_long_as_the_first_one_stands(agenda):
@@ -344,4 +346,5 @@ def test_news_lead_to_a_session_at_once_where_a_link_is_up(events, chance, numbe
 
 
 def test_phases_read_well():
-    assert [phase.value for phase in Phase][:4] == ["not connected", "connecting", "connected", "syncing"]
+    said = ["not connected", "connecting", "connected", "syncing", "connected by another name"]
+    assert [phase.value for phase in Phase] == said

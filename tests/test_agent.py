@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from tests.networks import Network, agent_port, eventually, fill, keys
+from tests.networks import agent_port, eventually, fill, keys
 
 import fieldsync as fs
 from fieldsync.network import keeper
@@ -15,18 +15,7 @@ from fieldsync.network.agenda import Budget
 from fieldsync.network.agent import Agent
 from fieldsync.trust.membership import membership_of
 
-
-@pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Backoff that tests can wait for."""
-    monkeypatch.setattr("fieldsync.network.agenda.RETRY_FIRST_SECONDS", 0.05)
-    monkeypatch.setattr("fieldsync.network.agenda.RETRY_SECONDS_MAX", 0.2)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

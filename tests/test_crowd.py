@@ -6,17 +6,13 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
-from tests.networks import Network, agent_port, fill, keys
+from tests.networks import agent_port, fill, keys
 from tests.virtual import Wires, until
+
+from fieldsync.limits import PING_SECONDS, QUIET_SECONDS
 
 PEOPLE = ("ada", "ben", "cem", "dan", "eve")
 SECONDS = 60  # of their own clock, within which they have to agree
-
-
-@pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
 
 
 def digests(databases):
@@ -74,6 +70,29 @@ def test_five_devices_agree_after_cuts_and_know_that_a_hub_has_all(seed, network
         run(meet_cut_and_return(wires, network, agent_port()))
 
 
+async def write_at_once(wires, network):
+    """Five devices that are linked write much at once: each session takes long, and all of them want the same scope."""
+    devices = [network.device(name, "job/7") for name in PEOPLE]
+    databases = [database for database, _ in devices]
+    async with AsyncExitStack() as stack:
+        for device in devices:
+            await stack.enter_async_context(wires.agent(*device))
+        await asyncio.sleep(10)
+        wires.delay_seconds, wires.loss, wires.work_seconds = 0.3, 0.05, 0.3
+        for name, database in zip(PEOPLE, databases, strict=True):
+            for what in ("one", "other"):
+                rows = ({"id": f"{name}-{what}-{n}", "text": wires.chance.randbytes(100).hex()} for n in range(150))
+                database.load("notes", rows, key="id", scope=lambda _: "job/7")
+        await until(lambda: agree(databases, 1500), 2 * SECONDS)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_sessions_of_a_crowd_on_slow_machines_do_not_stop_each_other(seed, network, monkeypatch):
+    wires = Wires(seed)
+    with wires.running(monkeypatch) as run:
+        run(write_at_once(wires, network))
+
+
 async def be_seen_by_more_names(wires, network):
     """Two devices that are linked; one is announced anew, twice, and nobody takes the older names back."""
     ada, ben = network.device("ada", "job/7"), network.device("ben", "job/7")
@@ -98,6 +117,28 @@ def test_a_device_of_several_names_is_one_peer_on_one_line(delay_seconds, networ
     wires.delay_seconds = delay_seconds
     with wires.running(monkeypatch) as run:
         assert run(be_seen_by_more_names(wires, network)) == [["ben"], ["ada"]]
+
+
+async def fall_silent(wires, network):
+    """Two devices that are linked, until a wall lets nothing through; then both of them write. Who has no line then."""
+    ada, ben = network.device("ada", "job/7"), network.device("ben", "job/7")
+    async with wires.agent(*ada) as (_, one), wires.agent(*ben) as (host, two):
+        fill(ada[0], "job/7", "a")
+        await until(lambda: len(keys(ben[0])) == 1, SECONDS)
+        await asyncio.sleep(5)
+        wires.cut(host, is_known=False)
+        fill(ada[0], "job/7", "b")
+        fill(ben[0], "job/7", "c")
+        await until(lambda: not len(one._lines) and not len(two._lines), QUIET_SECONDS + PING_SECONDS + 10)
+        wires.mend(host)
+        await until(lambda: len(keys(ada[0])) == len(keys(ben[0])) == 3, SECONDS)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_silent_cut_is_noticed_soon_by_both_where_anything_is_pending(seed, network, monkeypatch):
+    wires = Wires(seed)
+    with wires.running(monkeypatch) as run:
+        run(fall_silent(wires, network))
 
 
 async def roam(wires, network):

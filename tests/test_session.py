@@ -5,42 +5,22 @@ from contextlib import suppress
 import msgpack
 import pytest
 from tests.simulation.audit import audit
-from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_replica, record_talk, state
+from tests.talking import NOW_MS, Pair, Talk, check_usable, open_replica, state
 
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, ProtocolError, SyncError, VersionMismatch
-from fieldsync.syncing import giving, messages
+from fieldsync.limits import TURN_MS_MAX, TURN_QUIET_MS
+from fieldsync.syncing import messages
 from fieldsync.syncing.exchange import Declaration
 from fieldsync.syncing.frames import Bye, Declare, Hello, Settled, Stream, Want
 from fieldsync.syncing.session import Session, refusal
+from fieldsync.trust.rights import Everything, Reason, Trust
 
+pytestmark = pytest.mark.usefixtures("small_chunks")
 HELLO, DECLARE, STREAM, SETTLED, BYE = 1, 2, 3, 4, 5
+SKIPPED = 200  # a type of frame that means nothing
 STRANGER = b"stranger"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_chunks():
-    """Streams of several frames."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(giving, "CHUNK_CELLS_TARGET", 6)
-        yield
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def recorded(files, tmp_path_factory):
-    return record_talk(files, tmp_path_factory.mktemp("recorded"))
-
-
-@pytest.fixture
-def pair(files, tmp_path):
-    with Pair(files, tmp_path) as pair:
-        yield pair
 
 
 # --- the conversation ---
@@ -137,7 +117,8 @@ def test_writes_in_the_middle_of_a_session_are_kept_and_travel_next(pair):
     assert len(set(notes)) > len(talk.frames)
 
 
-def test_a_newer_session_takes_a_scope_over(pair, files, tmp_path):
+def test_a_newer_session_with_the_same_peer_takes_a_scope_over(pair, files, tmp_path):
+    """As it is after a cut of which nobody has told this side."""
     with Pair(files, tmp_path / "second") as second:
         older = Talk.between(pair.a, pair.b)
         older.sides[1].receive(older.sides[0].next_frame())
@@ -150,6 +131,57 @@ def test_a_newer_session_takes_a_scope_over(pair, files, tmp_path):
         assert pair.states()[0] == second.states()[1]
         Talk.between(pair.a, pair.b).run()
         assert pair.states() == second.states()[1:] * 2
+
+
+@pytest.mark.parametrize(
+    ("later_ms", "is_heard", "is_kept"),
+    [
+        (TURN_QUIET_MS - 1, False, True),
+        (TURN_QUIET_MS, False, False),
+        (TURN_QUIET_MS, True, True),
+        (TURN_MS_MAX, True, False),
+        (-1, False, False),
+    ],
+)
+def test_a_session_that_goes_on_keeps_its_scopes(pair, files, tmp_path, later_ms, is_heard, is_kept):
+    """For so long. Who comes meanwhile gives, takes nothing, and is given nothing; the next time he is."""
+    with Pair(files, tmp_path / "second") as second:
+        second.b.id = bytes(16)
+        older = Talk.between(pair.a, pair.b)
+        older.sides[1].receive(older.sides[0].next_frame())
+        while frame := older.sides[1].next_frame():
+            older.sides[0].receive(frame)
+        pair.a.wall_ms = lambda: NOW_MS + later_ms
+        if is_heard:
+            older.sides[0].receive(bytes([SKIPPED]) + msgpack.packb({}))
+        newer = Talk.between(pair.a, second.b).run()
+        older.run()
+        kept, lost = (older, newer) if is_kept else (newer, older)
+        assert set(lost.sides[0].report.superseded) == {"new", "old"}
+        assert not kept.sides[0].report.superseded
+        assert bool(newer.sides[1].report.changes_sent) is not is_kept
+        assert pair.a.turns == {}
+        for other in (pair.b, second.b):
+            Talk.between(pair.a, other).run()
+        assert pair.states() == second.states()[1:] * 2
+
+
+class ReadOnly(Everything):
+    def why_not_write(self, _scope):
+        return Reason.READ_ONLY
+
+
+def test_who_may_bring_nothing_keeps_nobody_from_a_scope(pair, files, tmp_path):
+    with Pair(files, tmp_path / "second") as second:
+        second.b.id = bytes(16)
+        trust = Trust(rights=ReadOnly())
+        older = Talk((Session(pair.a, initiator=True, trust=trust), Session(pair.b, initiator=False)))
+        older.sides[1].receive(older.sides[0].next_frame())
+        while frame := older.sides[1].next_frame():
+            older.sides[0].receive(frame)
+        newer = Talk.between(pair.a, second.b).run()
+        assert not newer.sides[0].report.superseded
+        older.run()
 
 
 # --- cut ---
@@ -199,9 +231,8 @@ def test_every_frame_twice_is_survived_or_refused(files, tmp_path, recorded):
             check_usable(pair.b)
 
 
-def test_a_part_of_a_change_is_completed_by_whoever_has_the_rest(tmp_path, monkeypatch):
+def test_a_part_of_a_change_is_completed_by_whoever_has_the_rest(tmp_path, single_changes):
     """One had the change in part itself, so its context says nothing of what the other parts were."""
-    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
     replicas = {name: open_replica(tmp_path / name) for name in ("author", "left", "right", "half", "other", "last")}
     databases = {name: Database(replica) for name, replica in replicas.items()}
     with databases["author"].write() as tx:
@@ -232,19 +263,6 @@ def test_a_part_of_a_change_is_completed_by_whoever_has_the_rest(tmp_path, monke
 
 
 # --- refused ---
-
-
-@pytest.fixture
-def met(pair):
-    """The responder of a conversation in which both have said hello, and the frames it has sent."""
-    session = Session(pair.b, initiator=False)
-    session.receive(Session(pair.a, initiator=True).next_frame())
-    frames = []
-    while frame := session.next_frame():
-        frames.append(frame)
-    yield session, frames
-    session.close()
-    check_usable(pair.b)
 
 
 NOTHING = Declaration(Context(), Context(), [])
@@ -279,23 +297,23 @@ def test_nothing_comes_before_hello(pair, message):
         ([Declare(0, NOTHING), Stream(0, None, True), Bye()], "bye before"),
     ],
 )
-def test_what_is_not_due_is_refused(met, told, refused):
-    session, _ = met
+def test_what_is_not_due_is_refused(greeted, told, refused):
+    session, _ = greeted
     for message in told[:-1]:
         session.receive(messages.encode(message))
     with pytest.raises(ProtocolError, match=refused):
         session.receive(messages.encode(told[-1]))
 
 
-def test_a_floor_beyond_the_peers_own_context_is_refused(met):
-    session, _ = met
+def test_a_floor_beyond_the_peers_own_context_is_refused(greeted):
+    session, _ = greeted
     unknown = Context.of([(STRANGER, 1, 1)])
     with pytest.raises(ProtocolError, match="never saw"):
         session.receive(messages.encode(Declare(0, Declaration(Context(), unknown, []))))
 
 
-def test_a_floor_beyond_what_is_known_is_asked_about(met, pair):
-    session, _ = met
+def test_a_floor_beyond_what_is_known_is_asked_about(greeted, pair):
+    session, _ = greeted
     while session.next_frame() is not None:
         pass
     unknown = Context.of([(STRANGER, 1, 1)])
@@ -337,8 +355,8 @@ def test_an_answer_that_was_not_asked_for_is_refused(pair, tmp_path):
     hub.close()
 
 
-def test_what_the_peer_says_ends_a_session_with_its_reason(met):
-    session, _ = met
+def test_what_the_peer_says_ends_a_session_with_its_reason(greeted):
+    session, _ = greeted
     with pytest.raises(SyncError, match=r"DecodeError.*too long"):
         session.receive(refusal(DecodeError("too long")))
 
@@ -376,15 +394,14 @@ def test_what_must_be_understood_is_refused(pair, said):
 
 
 @pytest.mark.parametrize("kind", [0, 64, 127])
-def test_frames_of_unknown_types_are_refused(met, kind):
-    session, _ = met
+def test_frames_of_unknown_types_are_refused(greeted, kind):
+    session, _ = greeted
     with pytest.raises(DecodeError, match=f"type {kind}"):
         session.receive(bytes([kind]) + msgpack.packb({}))
 
 
-def test_a_row_that_is_another_records_by_now_is_not_named(tmp_path, monkeypatch):
+def test_a_row_that_is_another_records_by_now_is_not_named(tmp_path, single_changes):
     """Rows' numbers are used again: a change may name a row in which another record lives today."""
-    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
     one, other = (Database(open_replica(tmp_path / name)) for name in ("a.db", "b.db"))
     other.enter("s")
     names = [f"c{i}" for i in range(14)]

@@ -19,7 +19,8 @@ from fieldsync.network.lines import Lines
 from fieldsync.network.server import Listener
 
 HERE: ContextVar[Host] = ContextVar("HERE")
-WORK_SECONDS = 0.005  # what a thread is given takes
+WORK_SECONDS = 0.005  # what a thread is given takes, if the network says nothing else
+NANOSECOND = 1e-9
 
 
 class _Clock(selectors.DefaultSelector):
@@ -31,7 +32,7 @@ class _Clock(selectors.DefaultSelector):
         ready = super().select(0)
         if not ready:
             assert timeout is not None, "all wait, and nothing will ever happen"
-            self.now += timeout
+            self.now += max(timeout, NANOSECOND)  # or who asks for less than a loop can wait asks for ever
         return ready
 
 
@@ -52,7 +53,7 @@ class Loop(asyncio.SelectorEventLoop):
             outcome = done.set_result, function(*arguments)
         except Exception as error:
             outcome = done.set_exception, error
-        self.call_later(WORK_SECONDS, lambda: done.cancelled() or outcome[0](outcome[1]))
+        self.call_later(self._network.work_seconds, lambda: done.cancelled() or outcome[0](outcome[1]))
         return done
 
     async def create_connection(self, factory, host=None, port=None, **_):
@@ -226,6 +227,7 @@ class Wires:
     def __init__(self, seed):
         self.chance = random.Random(seed)
         self.delay_seconds = self.loss = 0.0
+        self.work_seconds = WORK_SECONDS
         self.ports, self.announced, self.pipes = {}, [], []
         self.loop = Loop(self)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from fieldsync.sqlite import SQLiteReader, SQLiteStore, SQLiteWriter
+    from fieldsync.syncing.exchange import Turn
     from fieldsync.syncing.taking import Taken
     from fieldsync.trust.membership import Membership
 
@@ -115,6 +116,7 @@ class Replica:
         self.rights_of_files: Rights = EVERYTHING  # of who wrote a bundle, whoever that was
         self.may_write: Callable[[bytes, str], bool] = lambda *_: True  # and so wish records there
         self.vouch: Callable[[WriteBatch], None] | None = None  # answers for what a transaction was written under
+        self.turns: dict[bytes, Turn] = {}  # of sessions that stream into a scope here, by the token of the stream
         self.watches = Watches(self._news)
         self.listeners: list[Callable[[Collection[str]], None]] = []  # told of the scopes that a commit here changed
         self._news_lock = threading.Lock()

@@ -150,9 +150,18 @@ class Agenda:
         if standing.phase is Phase.BUSY:
             standing.phase = Phase.LINKED
             standing.not_before = now + SESSIONS_APART_SECONDS
+        standing.again_at = now + REFRESH_SECONDS
+        if is_partial:
+            bound = CROWDED_SECONDS_MAX if is_crowded else REFRESH_SECONDS
+            standing.again_at = now + self._doubled(standing.partial, bound)
         if is_partial and is_crowded:
-            standing.not_before = now + self._doubled(standing.partial, CROWDED_SECONDS_MAX)
-        standing.again_at = now + (self._doubled(standing.partial, REFRESH_SECONDS) if is_partial else REFRESH_SECONDS)
+            standing.not_before = standing.again_at
+
+    def rest(self, peer: str, until: float, why_not: str) -> None:
+        """Nothing begins before then, as a session with this peer has shown."""
+        self.quiet_until = until
+        if peer in self.peers:
+            self.peers[peer].why_not = why_not
 
     def wake(self) -> None:
         """The device woke up, its network changed, or the app asks: try all at once, as if none had failed before."""
@@ -191,6 +200,8 @@ class Agenda:
         return all(self._is_settled(standing, since) for standing in self.peers.values())
 
     def _is_settled(self, standing: Standing, since: float) -> bool:
+        if self.quiet_until > since and standing.phase in (Phase.RESTING, Phase.LINKED):
+            return True  # for nothing begins any more
         if standing.phase is Phase.RESTING:
             return not standing.is_expected or standing.last_dial >= since
         if standing.phase is Phase.LINKED:

@@ -20,6 +20,9 @@ from fieldsync.errors import ConnectionFailed, FieldsyncError, ProtocolError
 from fieldsync.limits import (
     CLOSE_SECONDS_MAX,
     IDLE_SECONDS_MAX,
+    PING_SECONDS,
+    QUIET_BYTES_MAX,
+    QUIET_SECONDS,
     SESSION_SECONDS_MAX,
     SESSIONS_BURST,
     SESSIONS_PAUSE_SECONDS,
@@ -92,9 +95,11 @@ class Line:
         self._talk: _Talk | None = None
         self._holding: asyncio.Task[None] | None = None
         self._nudging: asyncio.Task[None] | None = None
+        self._doubting: asyncio.Task[None] | None = None
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._moved = 0  # messages either way
         self._came = 0  # of these, from the peer
+        self._unanswered = 0  # bytes of frames sent since one came
         self._nudged = False
         self._pace = _Pace(SESSIONS_BURST, SESSIONS_PAUSE_SECONDS)
 
@@ -117,6 +122,7 @@ class Line:
                 message = await self._connection.recv()
                 self._moved += 1
                 self._came += 1
+                self._unanswered = 0
                 if isinstance(message, bytes):
                     await self._take(message)
                 else:
@@ -130,6 +136,7 @@ class Line:
             await self._refuse(error)
         finally:
             self._ended.set_result(None)
+            self._believe()
             if self._holding is not None:
                 await asyncio.gather(self._holding, return_exceptions=True)
             await self.close()
@@ -198,6 +205,8 @@ class Line:
     async def _nudge(self) -> None:
         with suppress(websockets().exceptions.ConnectionClosed):
             await self._connection.send(NEWS)
+            if not self.is_busy:
+                self._doubt()
 
     def miss(self, scopes: set[str] | None) -> None:
         """Note scopes that changed while a session is held; None: any of them may have."""
@@ -209,6 +218,7 @@ class Line:
         clock = asyncio.get_running_loop().time
         began = clock()
         sender = asyncio.create_task(self._send(talk))
+        self._doubt()
         try:
             await self._watch(sender)
             if not sender.done() and not talk.session.finished:
@@ -220,6 +230,7 @@ class Line:
         except Exception as error:
             failed = error
         finally:
+            self._believe()
             sender.cancel()
             await asyncio.gather(sender, return_exceptions=True)
             with suppress(FieldsyncError):  # of a file that was closed, or damaged: it has been told
@@ -255,6 +266,7 @@ class Line:
             was_finished = session.finished  # before the frame is asked for: the end itself may queue some
             frame = await talk.work(session.next_frame)
             if frame is not None:
+                self._unanswered += len(frame)
                 await self._connection.send(frame)
                 self._moved += 1
             elif was_finished:
@@ -270,6 +282,30 @@ class Line:
         with suppress(Exception):  # the error that matters is on its way already
             async with asyncio.timeout(1):
                 await self._connection.send(refusal(error))
+
+    # --- whether the peer is there ---
+
+    def _doubt(self) -> None:
+        """The peer has something to say, from now on: where nothing comes, see whether it is there."""
+        self._believe()
+        self._doubting = asyncio.create_task(self._ask())
+
+    def _believe(self) -> None:
+        if self._doubting is not None:
+            self._doubting.cancel()
+
+    async def _ask(self) -> None:
+        """Ask a peer that keeps quiet for an answer, once, or as long as a session is held: a cut may be silent.
+
+        Not one that was sent much: it may be at work, and an answer waits behind all that.
+        """
+        while True:
+            came = self._came
+            await asyncio.sleep(QUIET_SECONDS)
+            if self._came == came and self._unanswered <= QUIET_BYTES_MAX:
+                await self.probe(PING_SECONDS)
+            if not self.is_busy:
+                return
 
     async def probe(self, seconds: float) -> None:
         """Close the connection unless the peer answers in time: after a sleep it may be there in name only."""

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fieldsync.context import Context
-from fieldsync.limits import PROVISIONAL_GROUPS_MAX
+from fieldsync.limits import PROVISIONAL_GROUPS_MAX, TURN_MS_MAX, TURN_QUIET_MS
 
 if TYPE_CHECKING:
     from fieldsync.store import Reader, Scope, Writer
 
 
 class Superseded(Exception):
-    """A newer stream has begun to write this scope, so this one may not any more. Never leaves the engine."""
+    """Another stream has begun to write this scope, so this one may not any more. Never leaves the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,21 @@ class State:
         """Eight bytes that differ, all but surely, where two replicas have anything to tell each other."""
         # not whether anything is provisional: where contexts are equal, neither side can account for it
         return hashlib.blake2b(self.context_hash + self.digest, digest_size=8).digest()
+
+
+@dataclass(slots=True)
+class Turn:
+    """A session of this process that has claimed scopes: with which replica, when, and when that was heard last."""
+
+    peer: bytes
+    since_ms: int
+    heard_ms: int
+
+    def lasts(self, peer: bytes, now_ms: int) -> bool:
+        """Whether a session with that peer may not claim them now. One with the same peer may: its link was cut."""
+        if peer == self.peer:
+            return False
+        return 0 <= now_ms - self.heard_ms < TURN_QUIET_MS and 0 <= now_ms - self.since_ms < TURN_MS_MAX
 
 
 def state_of(reader: Reader, scope: Scope) -> State:

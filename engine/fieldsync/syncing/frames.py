@@ -76,6 +76,7 @@ class Declare:
     scope: int
     declaration: Declaration
     begun: Begun | None = None
+    is_busy: bool = False  # another stream writes the scope here: nothing of this one is taken, so nothing need be sent
 
 
 @dataclass(frozen=True, slots=True)

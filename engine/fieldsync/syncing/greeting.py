@@ -14,7 +14,6 @@ taker whose declaration is the context that both remember.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from fieldsync.errors import ProtocolError, SyncError, VersionMismatch
@@ -65,7 +64,7 @@ class Greeting:
         self._takes_all = replica.takes_all and only is None
         self._peer = None if only is not None or peer is None else peer_id(peer)
         self._id: bytes | None = None  # of the pair, as this side remembers it
-        self._peer_replica = b""  # its id
+        self.peer_replica = b""  # its id
         self._says_hub = False
         self._pair: Pair | None = None
         self._told: dict[str, bytes] = {}  # the initiator's states, as it told them
@@ -104,12 +103,12 @@ class Greeting:
         return is_asked and not self.trust.rights.why_not_read(name)
 
     def _trust(self, replica: bytes, says_hub: bool) -> None:
-        self._peer_replica, self._says_hub = replica, says_hub
+        self.peer_replica, self._says_hub = replica, says_hub
         if self._proven is None:
             self.trust = self._replica.trust(replica, says_hub)
         else:  # a hub is who is one and says that he takes all; a hub's other files are no hub
             self._says_hub = says_hub and self._proven.is_hub
-            self.trust = dataclasses.replace(self._proven, is_hub=self._says_hub)
+            self.trust = self._proven._replace(is_hub=self._says_hub)
 
     def _hello(self, names: Iterable[str], refused: Iterable[tuple[str, str]] = ()) -> Hello:
         states = [(name, self.states[name].short()) for name in names]
@@ -366,9 +365,9 @@ class Greeting:
                 told[shared.name] = exchange.State(said.context_hash, said.digest, is_provisional=False).short()
             if shared.own is not None and shared.peer is not None and not pairs.was_dropped(shared):
                 contexts[shared.name] = shared.own.context | shared.peer.context
-        pair = Pair(self._peer_replica, list(told), b"".join(told.values()), self._says_hub, self._takes_all)
+        pair = Pair(self.peer_replica, list(told), b"".join(told.values()), self._says_hub, self._takes_all)
         self.met = pair
-        name = self._peer if initiator else pairs.pair_id(self._peer_replica, told, told.values())
+        name = self._peer if initiator else pairs.pair_id(self.peer_replica, told, told.values())
         is_new = name is not None and self._only is None and (pair != self._pair or bool(contexts))
         both = [shared for shared in self.shared if shared.name not in self.refused]
         with self._replica.store.reading() as reader:

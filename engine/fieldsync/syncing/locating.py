@@ -80,7 +80,7 @@ def locate_edits(writer: Writer, scope: Scope, taken: list[TakenChange]) -> Reco
     if writer.is_audited() or writer.has_orphans(scope.id) or any(change.removals for change in taken):
         return None
     finder = _Finder(writer, scope, [], [])
-    edits = RecordEdits()
+    edits = RecordEdits({}, {})
     creations: dict[Dot, list[Entry]] = {}
     several: list[tuple[dict[int, bytes], int]] = []
     for change in taken:

@@ -79,8 +79,8 @@ def _body(message: Message) -> dict[str, Any]:
     match message:
         case Hello(replica, time_ms, takes_all, scopes, versions, refused):
             return {"v": versions, "r": replica, "t": time_ms, "a": takes_all, "s": scopes, **given(x=refused)}
-        case Declare(scope, declaration, begun):
-            body: dict[str, Any] = {"s": scope, "c": declaration.context.data}
+        case Declare(scope, declaration, begun, is_busy):
+            body: dict[str, Any] = {"s": scope, "c": declaration.context.data, **given(x=is_busy)}
             if declaration.floor:
                 body["!f"] = declaration.floor.data
             if declaration.provisional:
@@ -179,7 +179,8 @@ def _declare(fields: Fields) -> Declare:
     floor = Context(fields.data("!f", CONTEXT_BYTES_MAX, default=b"")).check()
     groups = fields.pairs("p", PROVISIONAL_GROUPS_MAX, bytes, bytes, [])
     provisional = [(Context(giver).check(), Context(dots).check()) for giver, dots in groups]
-    return Declare(scope, Declaration(context, floor, provisional), _begun(fields) if "b" in fields else None)
+    begun = _begun(fields) if "b" in fields else None
+    return Declare(scope, Declaration(context, floor, provisional), begun, fields.flag("x"))
 
 
 def _begun(fields: Fields) -> Begun:

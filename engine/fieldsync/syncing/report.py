@@ -57,7 +57,7 @@ class Report:
     refused: list[str] = field(default_factory=list)  # scopes on offer here that the peer does not share
     refusals: list[Refused] = field(default_factory=list)  # why, and what either side did not take of the other
     waiting: list[str] = field(default_factory=list)  # scopes of which the peer would take away more than it may
-    superseded: list[str] = field(default_factory=list)  # scopes that a newer session of either side took over
+    superseded: list[str] = field(default_factory=list)  # scopes that another session of either side writes
     apart: list[str] = field(default_factory=list)  # scopes that were not the same at the end: something came meanwhile
     mended: list[Mended] = field(default_factory=list)  # scopes that were damaged here or at the peer
     complete: bool = False  # all was said that there was to say

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from fieldsync.errors import DigestMismatch, SyncError
 from fieldsync.limits import MENDED_MAX
 from fieldsync.syncing import exchange, mending, parting
-from fieldsync.syncing.exchange import State
+from fieldsync.syncing.exchange import State, Turn
 from fieldsync.syncing.frames import Declare, Settled
 from fieldsync.syncing.report import Mended
+from fieldsync.trust.rights import EVERYTHING
 
 if TYPE_CHECKING:
     from fieldsync.replica import Replica
-    from fieldsync.store import Reader
+    from fieldsync.store import Reader, Scope, Writer
     from fieldsync.syncing.report import Report
     from fieldsync.syncing.shared import Shared
+    from fieldsync.trust.rights import Rights
 
 
 class Rounds:
@@ -30,18 +32,29 @@ class Rounds:
         self._replica = replica
         self._report = report
         self._snapshots: list[Reader] = []
+        self._peer = b""
+        self._rights: Rights = EVERYTHING
+        self._turn = Turn(b"", 0, 0)
+        self._tokens: list[bytes] = []
+
+    def meet(self, peer: bytes, rights: Rights) -> None:
+        """The greeting is over: who the peer is, as a replica, and what it may do."""
+        self._peer, self._rights = peer, rights
 
     def begin(self, every: list[Shared], some: list[Shared]) -> list[Declare]:
-        """Make this session the only stream of some scopes, then fix the moment that is given; returns what to declare.
+        """Claim some scopes, then fix the moment that is given; returns what to declare.
 
         every: all that the session shares, whose places number them.
         """
+        now_ms = self._replica.wall_ms()
+        if not self._tokens:
+            self._turn = Turn(self._peer, now_ms, now_ms)
         with self._replica.store.writing() as writer:
             for shared in some:
                 scope = writer.scope(shared.name)
                 if scope is not None:  # else it was left meanwhile
                     shared.begin(self._replica.mint())
-                    exchange.begin(writer, scope, shared.token)
+                    self._claim(writer, scope, shared, now_ms)
                 elif shared.round:
                     raise SyncError(f"{shared.name!r} was left meanwhile; sync again")
         snapshot = self._replica.store.snapshot()
@@ -52,14 +65,36 @@ class Rounds:
             scope = snapshot.scope(shared.name)
             if shared in some and shared.differs and scope is not None:
                 shared.moment, shared.own = (snapshot, scope), exchange.declare(snapshot, scope)
-                found.append(Declare(index, shared.own, parting.begun(snapshot, scope)))
+                found.append(Declare(index, shared.own, parting.begun(snapshot, scope), shared.dropped))
         return found
 
+    def _claim(self, writer: Writer, scope: Scope, shared: Shared, now_ms: int) -> None:
+        """Make this session the only one that writes a scope; unless one does that goes on, which is not interrupted.
+
+        Else many that write one scope at once could stop each other for ever. This one gives, then, and takes nothing.
+        """
+        other = self._replica.turns.get(scope.taker)
+        if other is not None and other.lasts(self._peer, now_ms):
+            shared.dropped = True
+            self._report.superseded.append(shared.name)
+        else:
+            exchange.begin(writer, scope, shared.token)
+            if not self._rights.why_not_write(shared.name):  # who may bring nothing keeps nobody out
+                self._replica.turns[shared.token] = self._turn
+                self._tokens.append(shared.token)
+
+    def hear(self) -> None:
+        """The peer has said something."""
+        self._turn.heard_ms = self._replica.wall_ms()
+
     def close(self) -> None:
-        """Let go of the moments of this round."""
+        """Let go of the moments of this round, and of the scopes."""
         for snapshot in self._snapshots:
             snapshot.close()
         self._snapshots = []
+        for token in self._tokens:
+            self._replica.turns.pop(token, None)
+        self._tokens = []
 
     def settle(self, index: int, shared: Shared) -> Settled:
         """The state that came of both streams, to be told."""

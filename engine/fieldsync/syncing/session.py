@@ -20,7 +20,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from fieldsync.context import Context
 from fieldsync.errors import ProtocolError, SyncError
+from fieldsync.limits import REASON_CHARS_MAX
 from fieldsync.syncing import asking, exchange, messages, parting
 from fieldsync.syncing.frames import (
     Again,
@@ -116,7 +118,8 @@ class Session:
             message = self._control.popleft()
         if message is None:
             return None
-        if isinstance(message, Part | Sketch | Answer) or (isinstance(message, Stream) and message.chunk is not None):
+        is_end = isinstance(message, Stream) and message.chunk is None and not message.rest
+        if isinstance(message, Part | Stream | Sketch | Answer) and not is_end:
             self._check_may_hear(self._shared[message.scope].name)
         frame = messages.encode(message)
         self.report.bytes_sent += len(frame)
@@ -155,7 +158,7 @@ class Session:
     def _stream(self, index: int, shared: Shared, peer: Declaration) -> Iterator[Part | Stream]:
         assert shared.own is not None
         snapshot, scope = self._moment(shared)
-        dots = exchange.lacking(snapshot, scope, shared.own.context, peer)
+        dots = Context() if shared.is_busy else exchange.lacking(snapshot, scope, shared.own.context, peer)
         for message, count in parting.frames(
             index, snapshot, scope, dots, shared.begun, lambda: self.report.bytes_sent
         ):
@@ -170,6 +173,7 @@ class Session:
         if self._stops():
             return  # it was enough; this was on its way
         self.report.bytes_received += len(frame)
+        self._rounds.hear()
         message = messages.decode(frame)
         if waited := WAITED_FOR.get(type(message), 0):
             waited += self._delay + self._greeting.delay + 2 * (self._rounds.count - 1)
@@ -178,7 +182,7 @@ class Session:
             case Skipped():
                 return
             case Refusal(code, text):
-                raise SyncError(f"the peer ended the session ({code}): {text}")
+                raise SyncError(f"the peer ended the session ({code}): {text}", code=code)
             case Hello() | Again() | Eager() | Differ() | Forgotten():
                 self._greet(message)
             case _ if not self._greeting.is_over:
@@ -213,6 +217,7 @@ class Session:
         self.report.records_changed = self._greeting.records_changed
         if self._greeting.is_over:
             self._shared = self._greeting.shared
+            self._rounds.meet(self._greeting.peer_replica, self._greeting.trust.rights)
             self.report.refused = self._greeting.refused
             self.report.refusals = self._greeting.refusals
             self._begin()
@@ -249,8 +254,8 @@ class Session:
             raise ProtocolError(f"a declaration of {shared.name!r} that was not due")
         if message.declaration.floor - message.declaration.context:
             raise ProtocolError(f"{shared.name!r}: the peer has forgotten removals that it never saw")
-        shared.meet(message.declaration, message.begun)
-        question = asking.first_question(message.scope, shared, self._replica.mint)
+        shared.meet(message.declaration, message.begun, is_busy=message.is_busy)
+        question = asking.first_question(message.scope, shared, self._replica.mint) if not shared.dropped else None
         if question is not None:
             self._control.append(question)
             self._delay += not self._initiator
@@ -363,4 +368,5 @@ class Session:
 
 def refusal(error: Exception) -> bytes:
     """The frame that tells the peer why a session ends."""
-    return messages.encode(Refusal(type(error).__name__, str(error)[:500] or "no reason given"))
+    code = getattr(error, "code", "") or type(error).__name__
+    return messages.encode(Refusal(code[:REASON_CHARS_MAX], str(error)[:500] or "no reason given"))

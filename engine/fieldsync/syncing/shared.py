@@ -29,12 +29,13 @@ class Shared:
     begun: Begun | None = None  # what the peer has of a chunk that was cut
     gone: existence.Taker | None = None  # finds out what the peer has no more, where it forgot removals
     lives: existence.Giver | None = None  # the same, for the peer
+    is_busy: bool = False  # another stream writes this scope at the peer, which takes nothing of ours
     sent: bool = False  # our stream is done
     received: bool = False  # theirs is done
     taken: bool = False  # and joined
     told: Settled | None = None
     heard: Settled | None = None
-    dropped: bool = False  # nothing of this stream is joined: a newer one writes this scope, or something was refused
+    dropped: bool = False  # nothing of this stream is joined: another one writes this scope, or something was refused
     refused: Reason | None = None  # why
     along: int | None = None  # so many of our changes answered the peer's greeting; all is said if they have landed
     round: int = 0
@@ -62,13 +63,13 @@ class Shared:
         self.own = self.peer = self.begun = self.gone = self.lives = self.told = self.heard = None
         self.sent = self.received = self.taken = False
 
-    def meet(self, peer: Declaration, begun: Begun | None) -> None:
+    def meet(self, peer: Declaration, begun: Begun | None, *, is_busy: bool = False) -> None:
         """Take the peer's declaration. A mending round compares all where both hold the same changes, once a session.
 
         Only there: where one has more, what it replaced lives at one side by right. The last round brings back what
         went by comparing.
         """
-        self.peer, self.begun = peer, begun
+        self.peer, self.begun, self.is_busy = peer, begun, is_busy
         if 1 < self.round < ROUNDS_MAX and not self.compared_in and self.own is not None:
             is_all_whole = not (self.own.provisional or peer.provisional)
             if is_all_whole and self.own.context == peer.context:

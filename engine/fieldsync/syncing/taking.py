@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fieldsync import changes, clock, codec, texts
+from fieldsync import changes, clock, record, texts
 from fieldsync.apply import Arrival, NewRecords, Touched, land, land_edits, land_new
 from fieldsync.changes import GROUPED, REMOVING, Chunk, TakenChange
 from fieldsync.context import Context
@@ -146,7 +146,7 @@ def _readable(
 ) -> tuple[list[TakenChange], Reason | None]:
     """The changes whose texts, lists and maps can be read: others would stay for ever."""
     pieces = [(at, piece[4]) for at, change in enumerate(taken) for piece in change.pieces]
-    found = codec.updates([packed for _, packed in pieces], writer.dictionary.fields, writer.dictionary.authors)
+    found = record.updates_each(writer.dictionary, [packed for _, packed in pieces])
     bad = {
         at
         for (at, _), fields in zip(pieces, found, strict=True)
