@@ -7,36 +7,32 @@ import random
 import socket
 import ssl
 import threading
+import time
 from contextlib import contextmanager, suppress
 
 import pytest
 import websockets.sync.client
 import websockets.sync.server
+from tests.members import admit
 from tests.networks import Network, eventually, fill, keys
 from tests.wires import Wire
+from websockets.utils import accept_key
 
 import fieldsync as fs
+from fieldsync.clock import now_ms
 from fieldsync.context import Context
+from fieldsync.limits import DEVICE_YEARS
 from fieldsync.network import keeper
 from fieldsync.network.agent import Agent
 from fieldsync.syncing import messages
 from fieldsync.syncing.exchange import Declaration
 from fieldsync.syncing.frames import Declare, Hello
+from fieldsync.trust.membership import membership_of
+from fieldsync.trust.rights import Reason
 
+pytestmark = pytest.mark.usefixtures("quick")
 NOTHING_HELD = messages.encode(Declare(0, Declaration(Context(), Context(), [])))
 HELLO = messages.encode(Hello(bytes(16), 0, False, [("job/7", bytes(8))]))
-
-
-@pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr("fieldsync.network.agenda.RETRY_FIRST_SECONDS", 0.02)
-    monkeypatch.setattr("fieldsync.network.agenda.RETRY_SECONDS_MAX", 0.05)
 
 
 def port_of(server):
@@ -220,3 +216,86 @@ def test_a_certificate_of_nobody_costs_the_hub_one_handshake(network):
     with socket.create_connection(("127.0.0.1", port_of(server))) as old, pytest.raises(ssl.SSLError):
         bare.wrap_socket(old)
     assert server.listener.counts["connections"] == 0
+
+
+def answer_and_ping(listening, hung_up):
+    """A server that asks for answers without end and reads none."""
+    peer, _ = listening.accept()
+    with peer:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += peer.recv(1000)
+        key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
+        accepted = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept_key(key)}\r\n\r\n"
+        peer.sendall(b"HTTP/1.1 101 Switching Protocols\r\n" + accepted.encode())
+        with suppress(OSError):
+            for _ in range(2_000):
+                peer.sendall((b"\x89\x7d" + bytes(125)) * 100)
+            return
+    hung_up.set()
+
+
+def test_who_pings_without_end_is_hung_up_on(network):
+    """Of answers that it does not read the dialler keeps no more than a bound."""
+    device, hung_up = network.open("ada"), threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        thread = threading.Thread(target=answer_and_ping, args=(listening, hung_up))
+        thread.start()
+        with Agent(device, hub=f"ws://127.0.0.1:{listening.getsockname()[1]}"):
+            thread.join()
+    assert hung_up.is_set()
+
+
+def test_bytes_of_sessions_that_were_cut_are_of_the_budget(network):
+    server = network.serve()
+    rows = ({"id": str(number), "text": os.urandom(100).hex()} for number in range(3000))
+    network.hub.load("notes", rows, key="id", scope=lambda _: "job/7")
+    device, identity = network.device("ada", "job/7")
+    with (
+        Wire(port_of(server), lambda: 40_000) as wire,
+        Agent(device, hub=f"wss://127.0.0.1:{wire.port}", identity=identity, budget=fs.Budget(100_000)) as agent,
+    ):
+        eventually(lambda: "budget" in agent.status.why_not)
+        assert wire.connections > 2
+    assert len(keys(device)) < 3000
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="this system does not count what it slept")
+def test_hours_that_a_device_slept_count(monkeypatch):
+    """For the day of a budget, and for how long ago the last success was."""
+    before, real = keeper.clock(), time.clock_gettime
+    slept = {time.CLOCK_BOOTTIME: 8 * 3600}
+    monkeypatch.setattr(time, "clock_gettime", lambda which: real(which) + slept.get(which, 0))
+    assert keeper.clock() - before >= 8 * 3600
+
+
+# --- certificates ---
+
+
+def test_a_certificate_that_is_no_good_is_told_as_such(network, tmp_path):
+    """And not as some failure of a handshake, to him whose it is as to him who meets it."""
+    server = network.serve()
+    years_ago = now_ms() - (DEVICE_YEARS + 1) * 365 * 86_400_000
+    old, own = admit(network.hub_identity, tmp_path / "old", "old", years_ago), "this device's certificate has run out"
+    device = network.open("old")
+    with pytest.raises(fs.ConnectionFailed, match=own):
+        device.sync(server.url, identity=old)
+    with Agent(device, hub=server.url, identity=old) as agent:
+        eventually(lambda: own in agent.status.why_not)
+    ada, identity = network.device("ada", "job/7")
+    with fs.serve(device, identity=old) as other, pytest.raises(fs.SyncError, match="of who answers has run out"):
+        ada.sync(other.url, identity=identity)
+    with Network(tmp_path, "Other") as other, pytest.raises(fs.SyncError, match="is not one of this device's"):
+        ada.sync(server.url, identity=other.admit("ada"))
+    with pytest.raises(fs.ConnectionFailed, match="does it want TLS"):
+        ada.sync(server.url.replace("wss", "ws"))
+
+
+def test_who_was_revoked_is_told_so_for_programs_too(network):
+    server = network.serve()
+    device, identity = network.device("ada", "job/7")
+    membership_of(network.hub.replica, network.hub_identity).revoke(identity.device)
+    with pytest.raises(fs.SyncError, match="the device was revoked") as refused:
+        device.sync(server.url, identity=identity)
+    assert refused.value.code == Reason.REVOKED

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
+from datetime import datetime
 
 import pytest
 from tests.networks import eventually, fill, keys
@@ -87,6 +88,14 @@ def test_a_device_enrols_and_its_agent_syncs(place, hub):
     assert {line["outcome"] for line in logged if line["message"] == "session"} == {"complete"}
     with fs.open("hub.db") as office:
         assert keys(office) == {("job/7", "a")}
+    options = ["--db", "ada.db", "--identity", "ada", "--hub", url, "--once"]
+    code, out = run("agent", *options, "--json", "--bytes-a-day", 1_000_000)
+    status = json.loads(out)
+    assert (code, status["pending"], status["why_not"]) == (0, 0, "")
+    assert [(peer["name"], peer["state"]) for peer in status["peers"]] == [(url, "connected")]
+    assert datetime.fromisoformat(status["last_success"]).tzinfo is not None
+    code, out = run("agent", *options, "--bytes-a-day", 1)
+    assert (code, "the budget is used up" in out) == (1, True), out
 
 
 def test_an_agent_stays_until_it_is_stopped(place, hub):

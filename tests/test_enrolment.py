@@ -1,17 +1,19 @@
 """Enrolment: codes that make one device each, over real TLS, and all that goes wrong on the way."""
 
+import itertools
+import os
+import re
 import stat
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tests.networks import Network
-from tests.test_identity import shake
-from tests.test_membership import Node, sync
+from tests.members import Node, shake, sync
 from typer.testing import CliRunner
 
 import fieldsync as fs
-from fieldsync import codec
+from fieldsync import codec, files
 from fieldsync.cli import app
 from fieldsync.errors import ConnectionFailed, IdentityError
 from fieldsync.trust import enrolment
@@ -19,15 +21,9 @@ from fieldsync.trust.desk import Desk, ask
 from fieldsync.trust.enrolment import Invite, answer, enrol, invite
 from fieldsync.trust.identity import Identity, Organisation, Peer
 from fieldsync.trust.membership import membership_of
-from fieldsync.trust.rights import CONTROL
+from fieldsync.trust.rights import CONTROL, Reason, tell
 from fieldsync.trust.signing import public_of
 from fieldsync.trust.statements import Grant, Hub, Issuer, Member
-
-
-@pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
 
 
 @pytest.fixture
@@ -81,6 +77,76 @@ def test_a_lost_answer_is_given_again(hub, tmp_path):
         enrol(code, tmp_path / "eve", carry(hub))
     assert enrol(code, tmp_path / "ada", carry(hub)).name == "ada"
     assert len(hub.roll.devices()) == 1
+
+
+class Cut(BaseException):
+    """The power goes."""
+
+
+class Dying:
+    """The module os, until so much is on the disk."""
+
+    def __init__(self, syncs, patch):
+        self._left = iter(range(syncs))
+        self._patch = patch
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+    def fsync(self, handle):
+        if next(self._left, None) is None:
+            self._patch.setattr(Path, "unlink", lambda *_, **__: None)  # nobody tidies up any more
+            raise Cut
+        os.fsync(handle)
+
+
+def test_a_power_cut_anywhere_costs_no_device(hub, tmp_path, monkeypatch):
+    """While it keeps its key and what it was given: the same command goes on, with the same code."""
+    for syncs in itertools.count():
+        code, folder = invited(hub, f"d{syncs}").code, tmp_path / f"d{syncs}"
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "os", Dying(syncs, patch))
+            try:
+                enrol(code, folder, carry(hub))
+                break
+            except Cut:
+                pass
+        if not (folder / "device.crt").exists():
+            enrol(code, folder, carry(hub))
+        assert Identity.load(folder).name == f"d{syncs}"
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert syncs == 8  # four files, and their names
+
+
+def test_a_folder_may_be_there_and_empty(hub, tmp_path):
+    (tmp_path / "ada").mkdir(0o755)
+    ada = enrol(invited(hub).code, tmp_path / "ada", carry(hub))
+    assert stat.S_IMODE(ada.folder.stat().st_mode) == 0o700
+    (tmp_path / "ben").mkdir()
+    (tmp_path / "ben" / "letters").touch()
+    with pytest.raises(FileExistsError, match="ben is not empty"):
+        enrol(invited(hub, "ben").code, tmp_path / "ben", carry(hub))
+
+
+def test_who_is_refused_is_told_why_for_programs_too(hub, tmp_path):
+    code = invited(hub).code
+    ada = enrol(code, tmp_path / "ada", carry(hub))
+    hub.revoke(ada.device)
+    for name in ("root.crt", "device.crt", "said"):
+        (tmp_path / "ada" / name).unlink()
+    now_ms = hub.replica.wall_ms()
+    late = invite(hub, "late", "wss://localhost:1", seconds=-1).code
+    never = Invite(hub.identity.device, bytes(16), "wss://localhost:1").code
+    for folder, shown, reason in (
+        ("eve", code, Reason.CODE_USED),
+        ("eve", late, Reason.CODE_EXPIRED),
+        ("eve", never, Reason.CODE_UNKNOWN),
+        ("ada", invited(hub).code, Reason.KEY_REVOKED),
+    ):
+        with pytest.raises(IdentityError, match=re.escape(tell(reason))) as refused:
+            enrol(shown, tmp_path / folder, carry(hub))
+        assert refused.value.code == reason
+    assert hub.replica.wall_ms() >= now_ms
 
 
 def test_of_many_who_show_one_code_at_once_one_gets_in(hub, tmp_path):
@@ -237,6 +303,19 @@ def test_nothing_is_said_to_who_is_not_the_hub(hub, tmp_path, monkeypatch):
         with pytest.raises(IdentityError, match="is not the hub that gave out the code"):
             enrol(made.code, tmp_path / "ada", ask)
     assert heard == []
+
+
+def test_who_mixes_up_the_two_ports_is_told(hub, network, tmp_path):
+    """That for enrolment and that for syncs."""
+    made = invite(hub, "ada", network.serve().url, seconds=60)
+    with pytest.raises(ConnectionFailed, match="is it the port of `fieldsync serve --admit`"):
+        enrol(made.code, tmp_path / "ada", ask)
+    device, identity = network.device("ben", "job/7")
+    with (
+        Desk(hub, "127.0.0.1") as desk,
+        pytest.raises(ConnectionFailed, match="devices enrol at this port"),
+    ):
+        device.sync(f"wss://127.0.0.1:{desk.port}", identity=identity)
 
 
 def test_where_nobody_answers(hub, tmp_path):

@@ -210,6 +210,16 @@ def test_a_claim_on_another_devices_author_neither_helps_nor_harms():
     assert known.last_counted(A) is None
 
 
+def test_what_a_liar_made_count_again_is_void_once_he_is_out_with_all_of_his():
+    out = said("issuer", Revocation(EVE, ((A, 3),)))
+    known = [said("eve", Author(EVE, A)), out]
+    assert roll(*known).last_counted(A) == 3
+    known.append(said("ben", Author(BEN, A)))
+    assert roll(*known).last_counted(A) is None
+    known.append(said("issuer", Revocation(BEN, ())))
+    assert roll(*known).last_counted(A) == 3
+
+
 def test_an_issuer_that_the_root_revoked_is_heard_no_more():
     known = roll(said("issuer", grant(ADA, write=["*"])), said("root", Revocation(ISSUER, ())))
     assert known.grant(ADA) is None
@@ -231,6 +241,15 @@ def test_assignments_count_as_far_as_their_signer_may():
         said("ben", Assignment(BEN, ("job/9",), 1)),
     )
     assert known.assigned(ADA) == {"job/7", "prices"}
+
+
+def test_who_may_assign_no_more_has_assigned_nothing():
+    """A right that was taken away is not used by what says that it was said before."""
+    known = [said("issuer", grant(BEN, assign=["job/*"])), said("ben", Assignment(ADA, ("job/7",), 1))]
+    assert roll(*known).assigned(ADA) == {"job/7"}
+    known.append(said("issuer", grant(BEN, write=["job/*"], assign=["job/8"], serial=2)))
+    known.append(said("ben", Assignment(ADA, ("job/7", "job/8"), 2)))
+    assert roll(*known).assigned(ADA) == {"job/8"}
 
 
 SOME = [

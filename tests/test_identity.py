@@ -3,13 +3,14 @@
 import os
 import ssl
 import stat
-import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.members import admit, shake
 
+from fieldsync.clock import now_ms
 from fieldsync.errors import IdentityError
 from fieldsync.trust import certificates
 from fieldsync.trust.certificates import Role
@@ -19,44 +20,12 @@ from fieldsync.trust.signing import id_of, is_signed, public_of
 YEAR_MS = 365 * 86_400_000
 
 
-def now_ms():
-    return int(time.time() * 1000)
-
-
-def admit(hub, folder, name="ada", at_ms=None):
-    """A device that this hub admits."""
-    key = Identity.create_key(folder)
-    chain = hub.issuer.admit(public_of(key), name, at_ms or now_ms())
-    return Identity.create(folder, chain, hub.root, [])
-
-
 @pytest.fixture
 def network(tmp_path):
     """An organisation, its hub and a device."""
     organisation = Organisation.create(tmp_path / "org", "Acme", now_ms())
     hub = organisation.create_hub(tmp_path / "hub", "office", now_ms())
     return organisation, hub, admit(hub, tmp_path / "ada")
-
-
-def shake(server, client):
-    """A handshake in memory, and a word each way; both ends as TLS objects. An ssl.SSLError where either refuses."""
-    pipes = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = [
-        server.wrap_bio(*pipes, server_side=True),
-        client.wrap_bio(*reversed(pipes), server_side=False),
-    ]
-    waiting = [1, 0]
-    while waiting:
-        for end in list(waiting):
-            try:
-                ends[end].do_handshake()
-                waiting.remove(end)
-            except ssl.SSLWantReadError:
-                pass
-    for one, other in (ends, ends[::-1]):
-        one.write(b"word")
-        assert other.read(4) == b"word"
-    return ends
 
 
 def test_both_ends_learn_who_the_other_is(network):

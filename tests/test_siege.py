@@ -196,6 +196,36 @@ def test_a_crowd_at_the_desk_keeps_nobody_from_enrolling(siege):
         assert siege.descriptors() < HANDSHAKES + ENROLMENTS_MAX + 150
 
 
+UPGRADE = b"""GET / HTTP/1.1\r
+Host: here\r
+Upgrade: websocket\r
+Connection: Upgrade\r
+Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r
+Sec-WebSocket-Version: 13\r
+\r
+"""
+
+
+def ping_without_end(peer):
+    for _ in range(2_000):
+        peer.sendall((b"\x89\xfd" + bytes(4 + 125)) * 100)
+
+
+@pytest.mark.parametrize("is_desk", [False, True])
+def test_pings_whose_answers_nobody_reads(siege, is_desk):
+    """By a device of the organisation, and by anybody."""
+    identity = siege.network.admit(f"deaf-{is_desk}")
+    context = pinning_context() if is_desk else identity.client_context()
+    with socket.socket() as plain:
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.connect(("127.0.0.1", siege.desk if is_desk else siege.port))
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as peer:
+            peer.sendall(UPGRADE)
+            assert peer.recv(1000).startswith(b"HTTP/1.1 101")
+            with pytest.raises(OSError, match=r"EOF|reset|[Bb]roken pipe"):
+                ping_without_end(peer)
+
+
 def is_cut(peer):
     """Whether the hub has ended a connection."""
     try:

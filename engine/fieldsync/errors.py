@@ -29,7 +29,14 @@ A value of a type that Fieldsync cannot hold is a plain TypeError that names the
 
 
 class FieldsyncError(Exception):
-    """Base of all errors that Fieldsync raises on purpose."""
+    """Base of all errors that Fieldsync raises on purpose.
+
+    code: where somebody was refused, why, for programs: see docs/security.md. Empty elsewhere.
+    """
+
+    def __init__(self, *arguments: object, code: str = "") -> None:
+        super().__init__(*arguments)
+        self.code = code
 
 
 class DataError(FieldsyncError):

@@ -11,11 +11,11 @@ Who may read it, and who wrote it, is for sealed_bundle.py.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
+from fieldsync import files
 from fieldsync.context import Context
 from fieldsync.errors import DecodeError, LimitExceeded, NotFound
 from fieldsync.limits import FRAME_BYTES_MAX
@@ -26,6 +26,7 @@ from fieldsync.syncing.report import Refused
 from fieldsync.trust.rights import CONTROL, Trust
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
 
     from fieldsync.changes import Chunk
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 MAGIC = b"fieldsync bundle 1\n"
 SEALED = b"fieldsync sealed 1\n"  # with which a file begins that holds one sealed (sealing.py)
 HASH_BYTES = 16
-BINARY = getattr(os, "O_BINARY", 0)  # where there is any other way
 SIZE_BYTES = 4
 
 
@@ -331,16 +331,5 @@ class _Taker:
 
 def replace_file(path: str | os.PathLike[str], make: Callable[[BinaryIO], BundleReport]) -> BundleReport:
     """Make a file that is there whole or not at all, and readable by its owner only: it holds records."""
-    whole = Path(path)
-    part = whole.with_name(whole.name + ".part")
-    try:
-        part.unlink(missing_ok=True)  # never into a file, or through a link, that somebody else has put there
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600), "wb") as file:
-            report = make(file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(whole)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return report
+    with files.whole(Path(path)) as file:
+        return make(file)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from fieldsync.errors import NotFound
 from fieldsync.leaving import deliver, held, leave
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from fieldsync.bundles.bundle import BundleReport
@@ -48,7 +47,6 @@ def leave_with_escrow(
             delivered[name], packed[name] = Context(scope.delivered), held(reader, scope)
     bases = {} if whole else delivered
     report = bundle.replace_file(path, lambda file: write(file, scopes, bases, progress))
-    _keep_name(Path(path))
     with replica.writing() as batch:
         for name in scopes:
             deliver(batch.writer, name, packed[name])  # for as long as this transaction lasts: then the scope is gone
@@ -57,13 +55,3 @@ def leave_with_escrow(
                 raise NotFound(f"the scope {name!r} was left meanwhile")
             batch.note(name, leave(batch.writer, scope, lose_pending=lose_pending), Context())
     return report
-
-
-def _keep_name(path: Path) -> None:
-    """Let a new file's name survive a power cut, where the system syncs folders."""
-    with suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

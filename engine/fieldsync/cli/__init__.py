@@ -13,7 +13,7 @@ from typing import Annotated
 try:
     import typer
 
-    from fieldsync.cli.terminal import add, console, errors, group
+    from fieldsync.cli.terminal import add, console, errors, group, say
 except ImportError:
     sys.exit('the fieldsync command needs the packages typer and rich: pip install "fieldsync[cli]"')
 
@@ -45,5 +45,5 @@ def main() -> None:
     try:
         app()
     except (FieldsyncError, OSError) as error:
-        errors.print(f"error: {error}", style="red", soft_wrap=True)
+        say(f"error: {error}", "red", to=errors)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated
@@ -12,8 +13,8 @@ from rich.table import Table as Grid
 import fieldsync
 from fieldsync import clock
 from fieldsync.cli import hubs
-from fieldsync.cli.options import Keys, NewOrOld, age, opened_as
-from fieldsync.cli.terminal import add, console, group, say
+from fieldsync.cli.options import Keys, NewOrOld, age, opened_as, patterns
+from fieldsync.cli.terminal import add, console, errors, group, say
 from fieldsync.limits import GRANT_DAYS
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ DeviceName = Annotated[str, typer.Argument(metavar="DEVICE", help="Its name or i
 Read = Annotated[list[str] | None, typer.Option(help='Scopes it may read, such as "job/*"; may be repeated.')]
 Write = Annotated[list[str] | None, typer.Option(help="Scopes it may read and write; may be repeated.")]
 Assign = Annotated[list[str] | None, typer.Option(help="Scopes that it may assign to devices; may be repeated.")]
-Days = Annotated[int, typer.Option(min=1, help="For so long without meeting a hub, which then renews it.")]
+Days = Annotated[int, typer.Option(min=1, max=36_500, help="For so long without meeting a hub, which then renews it.")]
 Final = Annotated[bool, typer.Option("--final", help="Not renewed: after that many days it ends.")]
 
 PANEL = "Organisation"
@@ -74,13 +75,18 @@ def invite(
     qr: Annotated[bool, typer.Option("--qr", help="Draw the code, too.")] = False,
 ) -> None:
     """Print a code with which one device can enrol, once."""
+    from fieldsync.network.wire import parse
     from fieldsync.trust import enrolment
 
     seconds = int(age(valid).total_seconds())
-    rights = {"read": read or (), "write": write or (), "assign": assign or ()}
+    rights = _given(read, write, assign)
+    if not parse(address).is_secure:
+        raise typer.BadParameter(f"{address!r}: devices enrol over TLS, at an address such as wss://host:8766")
     with opened_as(db, identity, hub=True) as member:
         made = enrolment.invite(member, name, address, seconds=seconds, days=days, renews=not final, **rights)
     say(made.code)
+    if not any(rights.values()):
+        say(f"{name} may read and write nothing yet: see `fieldsync grant`", "yellow", to=errors)
     if qr:
         _draw(made.code)
 
@@ -94,14 +100,17 @@ def _draw(code: str) -> None:
 
 
 def enroll(
-    code: Annotated[str, typer.Argument(help="From `fieldsync invite`.")],
+    code: Annotated[
+        str,
+        typer.Argument(help="From `fieldsync invite`; - reads it from standard input, where no other user sees it."),
+    ],
     folder: Annotated[Path, typer.Argument(help="A new folder, for this device's keys.")],
 ) -> None:
     """Make this a device of an organisation, by a code. Where the link is cut, the same command goes on."""
     from fieldsync.trust.desk import ask
     from fieldsync.trust.enrolment import enrol
 
-    made = enrol(code, folder, ask)
+    made = enrol(sys.stdin.read() if code == "-" else code, folder, ask)
     say(f"enrolled as {made.name!r} ({made.device}): its keys are in {folder}")
 
 
@@ -116,7 +125,7 @@ def grant(
     final: Final = False,
 ) -> None:
     """Say what a device may do, in place of all that it was granted before."""
-    rights = {"read": read or (), "write": write or (), "assign": assign or ()}
+    rights = _given(read, write, assign)
     with opened_as(db, identity, hub=True) as member:
         made = member.grant(member.find(device), days=days, renews=not final, **rights)
         say(f"{member.roll.name(made.device)}: {_rights(made)}")
@@ -189,6 +198,10 @@ def void(
     if found:
         raise typer.Exit(1)
     say("nothing void is here", "green")
+
+
+def _given(read: list[str] | None, write: list[str] | None, assign: list[str] | None) -> dict[str, list[str]]:
+    return {"read": patterns(read), "write": patterns(write), "assign": patterns(assign)}
 
 
 def _rights(held: Grant | None) -> str:

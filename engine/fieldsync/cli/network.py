@@ -6,14 +6,20 @@ import logging
 import signal
 import sys
 import threading
-from typing import Annotated
+from contextlib import contextmanager
+from dataclasses import asdict
+from json import dumps
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import fieldsync
 from fieldsync.cli.options import MaybeKeys, NewOrOld, identity_of
-from fieldsync.cli.terminal import add, say
+from fieldsync.cli.terminal import add, plain, say
 from fieldsync.limits import GRACE_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Port = typer.Option(min=0, max=65535, help="0 takes a free one.")
 LOCAL = "127.0.0.1"
@@ -98,9 +104,7 @@ def serve(
 
     own = identity_of(identity)
     stop = _stopping()
-    if json:
-        _log_json()
-    with fieldsync.open(db, hub=hub or (own is not None and own.is_hub)) as database:
+    with _logging(as_json=json), fieldsync.open(db, hub=hub or (own is not None and own.is_hub)) as database:
         served = Hub(
             database.replica,
             host,
@@ -130,10 +134,19 @@ def agent(
     listen: Annotated[int | None, typer.Option(min=0, max=65535, help="Accept peers on this port.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Sync with whoever can be reached, then end.")] = False,
     deadline: Annotated[float, typer.Option(min=0, help="Seconds after which --once waits no longer.")] = 60,
+    bytes_a_day: Annotated[
+        int | None,
+        typer.Option(min=1, help="Use so many at most, for links that are dear; scopes of higher priority go first."),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Tell each status as a line of JSON, for an app to read.")
+    ] = False,
 ) -> None:
     """Keep a database in sync in the background, beside the app that uses it, until interrupted."""
     stop, changed, told = _stopping(), threading.Event(), ""
+    text = _as_json if json else str
     with (
+        _logging(),
         fieldsync.open(db) as database,
         fieldsync.Agent(
             database,
@@ -142,15 +155,16 @@ def agent(
             lan=lan,
             listen=None if listen is None else ("" if identity else LOCAL, listen),
             identity=identity_of(identity),
+            budget=None if bytes_a_day is None else fieldsync.Budget(bytes_a_day),
             on_change=changed.set,
         ) as running,
     ):
         if once:
             status = running.sync_now(deadline)
-            say(str(status))
+            say(text(status))
             raise typer.Exit(1 if status.last_success is None else 0)
         while not stop.is_set():
-            if (now := str(running.status)) != told:
+            if (now := text(running.status)) != told:
                 say(now)
                 sys.stdout.flush()
                 told = now
@@ -158,6 +172,12 @@ def agent(
             while not (stop.wait(0.2) or changed.is_set()):
                 pass
     say("stopped")
+
+
+def _as_json(status: fieldsync.Status) -> str:
+    """A status in one line, with what it comes to."""
+    summary = {"is_connected": status.is_connected, "last_success": status.last_success, "why_not": status.why_not}
+    return dumps({**summary, **asdict(status)}, default=lambda at: at.isoformat(timespec="seconds"))
 
 
 def _stopping() -> threading.Event:
@@ -168,11 +188,26 @@ def _stopping() -> threading.Event:
     return stop
 
 
-def _log_json() -> None:
-    from fieldsync.network.hub import JsonLines
+class _Lines(logging.Formatter):
+    """What is logged, for a terminal: errors quote what peers have sent."""
 
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
-    logger = logging.getLogger("fieldsync")
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record."""
+        return plain(super().format(record))
+
+
+@contextmanager
+def _logging(*, as_json: bool = False) -> Iterator[None]:
+    """Log what fails; as JSON, each session too."""
+    handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("fieldsync")
+    handler.setFormatter(_Lines())
+    if as_json:
+        from fieldsync.network.hub import JsonLines
+
+        handler.setFormatter(JsonLines())
+        logger.setLevel(logging.INFO)
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -43,13 +43,23 @@ def identity_of(folder: Path | None) -> Identity | None:
 
 @contextmanager
 def opened_as(db: Path, keys: Path, *, hub: bool = False) -> Iterator[Membership]:
-    """A database as this device's."""
+    """A database as this device's. hub: which has to be one. IdentityError."""
     from fieldsync.trust.identity import Identity
     from fieldsync.trust.membership import membership_of
 
     own = Identity.load(keys)
+    if hub and own.issuer is None:  # a file that was opened as a hub's takes every scope from then on
+        raise fieldsync.IdentityError(f"{keys} holds the keys of a device: only a hub says who may do what")
     with fieldsync.open(db, hub=hub) as database:
         yield membership_of(database.replica, own)
+
+
+def patterns(some: list[str] | None) -> list[str]:
+    """Patterns of scopes, in which a star stands for the rest of a name; a BadParameter where it is elsewhere."""
+    for one in some or []:
+        if "*" in one[:-1]:
+            raise typer.BadParameter(f'{one!r}: a star stands for the rest of a name, and is its end, as in "job/*"')
+    return some or []
 
 
 def age(text: str) -> timedelta:

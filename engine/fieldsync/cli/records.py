@@ -13,7 +13,7 @@ from rich.table import Table as Grid
 
 import fieldsync
 from fieldsync.cli.options import Existing, File, NewOrOld, age
-from fieldsync.cli.terminal import add, console, say
+from fieldsync.cli.terminal import add, console, plain, say
 
 LOAD = (
     'fieldsync load flights.csv.zip --db hub.db --collection flights --key "{time_hour}/{flight}" '
@@ -72,12 +72,14 @@ def _pairs(types: list[str]) -> dict[str, str]:
 
 
 def info(file: File) -> None:
-    """Show the scopes that a file holds."""
+    """Show the scopes that a file holds, and what peers refused of its changes."""
     with fieldsync.open(file) as database:
         grid = Grid("scope", "records", "changes", "state", "digest")
         for held in database.scopes():
-            grid.add_row(held.name, f"{held.records:,}", f"{held.changes:,}", held.state, held.digest)
+            grid.add_row(plain(held.name), f"{held.records:,}", f"{held.changes:,}", held.state, held.digest)
         console.print(grid)
+        for refused in database.refused():
+            say(str(refused), "yellow")
 
 
 def why(

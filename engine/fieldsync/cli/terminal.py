@@ -34,6 +34,11 @@ def add(app: typer.Typer, panel: str | None, *commands: tuple[Callable[..., Any]
         app.command(rich_help_panel=panel, epilog=f"Example: [bold]{escape(example)}[/bold]")(command)
 
 
-def say(text: str, style: str | None = None) -> None:
+def plain(text: str) -> str:
+    """A text in which what a terminal would obey is shown instead: names of records are anybody's who may write."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
+def say(text: str, style: str | None = None, *, to: Console = console) -> None:
     """Print a line, however long."""
-    console.print(text, style=style, soft_wrap=True)
+    to.print(plain(text), style=style, soft_wrap=True)

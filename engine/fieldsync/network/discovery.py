@@ -6,8 +6,8 @@ The service is `_fieldsync._tcp`, its instance a random name for each start, and
     s=16 hex digits    salt, random for each start
     o=16 hex digits    a hash of the organisation's id with that salt
 
-So devices of an organisation know each other, and nobody can follow one of them from network to network. Who it is, and
-whether it may be synced with, the TLS handshake tells.
+So devices of an organisation know each other, and who only listens can follow none of them from network to network. Who
+it is, and whether it may be synced with, the TLS handshake tells.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fieldsync.limits import HANDSHAKES_MAX, UNREAD_BYTES_MAX
-from fieldsync.network.wire import websockets
+from fieldsync.network.wire import patient, websockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ class Unread:
         """The class of server connections that are counted here."""
         unread = self
 
-        class Counted(websockets().asyncio.server.ServerConnection):  # type: ignore[misc]
+        class Counted(patient(websockets().asyncio.server.ServerConnection)):  # type: ignore[misc]
             begun = 0  # bytes of a frame that is not whole yet
             waiting = 0  # of whole frames, of messages that nobody has taken
 

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from fieldsync.trust.identity import Identity
 
 log = logging.getLogger("fieldsync")
-clock = time.monotonic
+
+
+def clock() -> float:
+    """Seconds that never go back, and that go on while the device sleeps, where the system counts those."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +325,11 @@ class Keeper:
         if link is None or line is None:
             return  # it ended meanwhile, and the agenda knows
         try:
-            report = await line.sync(await asyncio.to_thread(self._session, name, line))
+            session = await asyncio.to_thread(self._session, name, line)
+            try:
+                report = await line.sync(session)
+            finally:
+                self._count(session.report)
             await asyncio.to_thread(self._obey)
         except Exception as error:
             if link.line is line:  # else the line ended first, and told why
@@ -333,14 +341,16 @@ class Keeper:
             self._after(name, link, line, report)
             self._stir()
 
+    def _count(self, report: Report) -> None:
+        """What went over a link is paid for, though the session should have been cut."""
+        if self._plan.budget is not None:
+            self._plan.budget.use(report.bytes_sent + report.bytes_received)
+
     def _after(self, name: str, link: _Link, line: Line, report: Report) -> None:
         """A session ended well, or because it was enough."""
         budget = self._plan.budget
-        if budget is not None:
-            budget.use(report.bytes_sent + report.bytes_received)
         if budget is not None and not report.complete:
-            link.failed = "the budget is used up"
-            self._agenda.quiet_until = budget.renewed_at
+            self._agenda.rest(name, budget.renewed_at, "the budget is used up")
         elif link.line is line:  # and not another one that was made since
             is_partial, is_crowded = bool(report.apart), bool(report.superseded)
             self._agenda.session_over(name, clock(), is_partial=is_partial, is_crowded=is_crowded)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from fieldsync.errors import FieldsyncError, MissingDependency, SyncError
+from fieldsync.clock import now_ms
+from fieldsync.errors import ConnectionFailed, FieldsyncError, MissingDependency, SyncError
 from fieldsync.limits import (
     CLOSE_SECONDS_MAX,
     CONNECT_SECONDS_MAX,
     FRAME_BYTES_MAX,
     IDLE_SECONDS_MAX,
     PING_SECONDS,
+    PONGS_BYTES_MAX,
 )
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from fieldsync.trust.rights import Trust
 
 QUEUE_FRAMES_MAX = 4  # frames buffered of a connection; then its sender has to wait
+CERTIFICATE_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
+PING_OPCODE = 9  # RFC 6455, 5.2
+PONG_BYTES = 128  # that one takes in a buffer besides what it repeats
 
 
 class Address(NamedTuple):
@@ -131,6 +137,29 @@ def settings() -> dict[str, Any]:
     }
 
 
+def patient(base: Any) -> Any:
+    """A class of connections that end where the peer asks for more answers to pings than it reads.
+
+    websockets hands each pong to the transport, whose buffer has no bound of its own.
+    """
+
+    class Patient(base):  # type: ignore[misc]
+        unsent = 0  # bytes of pongs that wait behind what is not sent
+
+        def process_event(self, event: Any) -> None:
+            if self.paused and getattr(event, "opcode", None) == PING_OPCODE:
+                self.unsent += len(event.data) + PONG_BYTES
+                if self.unsent > PONGS_BYTES_MAX:
+                    self.transport.abort()
+            super().process_event(event)
+
+        def resume_writing(self) -> None:
+            self.unsent = 0
+            super().resume_writing()
+
+    return Patient
+
+
 async def dial(address: str, identity: Identity | None = None, *, seconds: float = CONNECT_SECONDS_MAX) -> Any:
     """Connect, with TLS for wss://; SyncError where that may not be, or OSError and its like where it fails."""
     check_address(address, identity)
@@ -138,7 +167,26 @@ async def dial(address: str, identity: Identity | None = None, *, seconds: float
     secure: dict[str, Any] = {}
     if identity is not None and parts.is_secure:
         secure = {"ssl": identity.client_context(), "server_hostname": parts.host.partition("%")[0]}
-    return await _connect()(address, **settings(), open_timeout=min(seconds, CONNECT_SECONDS_MAX), proxy=None, **secure)
+    options = settings() | secure | {"create_connection": patient(websockets().asyncio.client.ClientConnection)}
+    try:
+        return await _connect()(address, **options, open_timeout=min(seconds, CONNECT_SECONDS_MAX), proxy=None)
+    except ssl.SSLCertVerificationError as error:
+        is_old = error.verify_code == CERTIFICATE_EXPIRED
+        what = "has run out, or this clock is ahead" if is_old else "is not one of this device's organisation"
+        raise SyncError(f"{address}: the certificate of who answers {what}") from None
+    except websockets().exceptions.InvalidMessage:
+        raise ConnectionFailed(_hung_up(identity)) from None
+
+
+def _hung_up(identity: Identity | None) -> str:
+    """What it may mean that a connection ended before WebSocket's answer: the peer looks at certificates after TLS."""
+    if identity is None:
+        return "no answer of a server; does it want TLS, wss://?"
+    from fieldsync.trust import certificates
+
+    if certificates.left_ms(identity.chain[0], now_ms()) < 0:
+        return "refused: this device's certificate has run out, or its clock is ahead; set the clock, or enrol it anew"
+    return "cut before any answer; if that goes on, this device's certificate has run out there, or is none there"
 
 
 def _connect() -> Any:

@@ -66,9 +66,14 @@ def issue(
     return _build(key, _name(name, role), issuer.subject, role, issuer_key, issuer_key.public_key(), now_ms)
 
 
-def _name(name: str, role: Role) -> x509.Name:
+def check_name(name: str) -> None:
+    """IdentityError unless somebody can be called that."""
     if not 0 < len(name) <= IDENTITY_NAME_CHARS_MAX or not name.isprintable():
         raise IdentityError(f"a name is 1 to {IDENTITY_NAME_CHARS_MAX} printable characters, not {name[:80]!r}")
+
+
+def _name(name: str, role: Role) -> x509.Name:
+    check_name(name)
     return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role.value),

@@ -21,7 +21,7 @@ from fieldsync.limits import (
 )
 from fieldsync.network.background import Background
 from fieldsync.network.door import Door
-from fieldsync.network.wire import bind, failures, link_errors, parse, websockets
+from fieldsync.network.wire import bind, failures, link_errors, parse, patient, websockets
 from fieldsync.trust import certificates, enrolment
 from fieldsync.trust.identity import pinning_context
 from fieldsync.trust.signing import id_of
@@ -56,6 +56,7 @@ class Desk:
         async with websockets().asyncio.server.serve(
             self._hold,
             sock=self._door,
+            create_connection=patient(websockets().asyncio.server.ServerConnection),
             ssl=self._secure,
             ssl_handshake_timeout=ENROLMENT_SECONDS_MAX,
             open_timeout=ENROLMENT_SECONDS_MAX,
@@ -81,8 +82,10 @@ class Desk:
             async with asyncio.timeout(ENROLMENT_SECONDS_MAX):
                 request = await connection.recv()
                 self._silent.pop(connection, None)
-                if isinstance(request, bytes):
+                if isinstance(request, bytes) and enrolment.is_request(request):
                     await connection.send(await asyncio.to_thread(enrolment.answer, self._membership, request))
+                else:
+                    await connection.close(1008, "devices enrol at this port, and sync at the hub's other one")
         except failures():
             pass
         finally:
@@ -103,6 +106,9 @@ def ask(invited: Invite, request: bytes) -> bytes:
     """Carry a request to the hub of an invitation, after a look at its key. IdentityError, ConnectionFailed."""
     try:
         return _ask(invited, request)
+    except websockets().exceptions.WebSocketException as error:
+        hint = "is it the port of `fieldsync serve --admit`?"
+        raise ConnectionFailed(f"{invited.address}: {error}; {hint} If so, try again") from None
     except link_errors() as error:
         raise ConnectionFailed(f"{invited.address}: {str(error) or type(error).__name__}; try again") from None
 

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING, Any
 from fieldsync import codec
 from fieldsync.errors import DecodeError, IdentityError
 from fieldsync.limits import GRANT_DAYS, INVITE_ADDRESS_BYTES_MAX
-from fieldsync.trust import certificates
+from fieldsync.trust import certificates, statements
 from fieldsync.trust.identity import Identity
+from fieldsync.trust.rights import Reason, tell
 from fieldsync.trust.signing import ID_BYTES, PUBLIC_BYTES, id_of, is_signed, public_of
-from fieldsync.trust.statements import Member
+from fieldsync.trust.statements import Grant, Member
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -93,12 +94,19 @@ def invite(
     days: int = GRANT_DAYS,
     renews: bool = True,
 ) -> Invite:
-    """Ask somebody in, under a name, to be granted that; good for so many seconds. address: where this hub answers."""
+    """Ask somebody in, under a name, to be granted that; good for so many seconds. address: where this hub answers.
+
+    IdentityError, or LimitExceeded where that is more than a grant may say.
+    """
+    certificates.check_name(name)  # here, and not when somebody comes and uses the code up
+    grant = Grant(membership.identity.device, tuple(read), tuple(write), tuple(assign), 0, 0, 0)
+    statements.sign(membership.issuer().key, grant)
     if not 0 < len(address.encode()) <= INVITE_ADDRESS_BYTES_MAX:
         raise IdentityError(f"an address has 1 to {INVITE_ADDRESS_BYTES_MAX} bytes")
     made = Invite(membership.identity.device, secrets.token_bytes(SECRET_BYTES), address)
     until_ms = membership.replica.wall_ms() + seconds * SECOND_MS
-    rights = {"read": list(read), "write": list(write), "assign": list(assign), "days": days, "renews": renews}
+    patterns = {"read": [*grant.read], "write": [*grant.write], "assign": [*grant.assign]}
+    rights = {**patterns, "days": days, "renews": renews}
     folder = membership.identity.folder / INVITES
     folder.mkdir(0o700, exist_ok=True)
     _make(_place(folder, made.secret), codec.encode({"name": name, "until_ms": until_ms, **rights}))
@@ -121,18 +129,23 @@ def answer(membership: Membership, request: bytes) -> bytes:
     try:
         return codec.encode(_admit(membership, *_read_request(membership, request)))
     except IdentityError as error:
-        return codec.encode({"refused": str(error)})
+        return codec.encode({"refused": str(error), "code": str(error.code)})
+
+
+def is_request(data: bytes) -> bool:
+    """Whether somebody asks for enrolment, and not for something else."""
+    try:
+        parts = codec.decode(data)
+    except DecodeError:
+        return False
+    return type(parts) is list and [type(part) for part in parts] == [bytes, bytes, bytes]
 
 
 def _read_request(membership: Membership, request: bytes) -> tuple[bytes, bytes]:
     """The secret and the public key of a request. IdentityError."""
-    try:
-        parts = codec.decode(request)
-    except DecodeError:
-        parts = None
-    if type(parts) is not list or [type(part) for part in parts] != [bytes, bytes, bytes]:
+    if not is_request(request):
         raise IdentityError("that is no request for enrolment")
-    secret, public, signature = parts
+    secret, public, signature = codec.decode(request)
     if len(public) != PUBLIC_BYTES or not is_signed(public, signature, _asked(membership.identity.device, secret)):
         raise IdentityError("a request for enrolment that is not signed with its own key")
     return secret, public
@@ -146,13 +159,13 @@ def _admit(membership: Membership, secret: bytes, public: bytes) -> dict[str, An
     identity, now_ms = membership.identity, membership.replica.wall_ms()
     path = _place(identity.folder / INVITES, secret)
     if identity.issuer is None or not path.exists():
-        raise IdentityError("this code was never given out here")
+        raise _refused(Reason.CODE_UNKNOWN)
     invited = codec.decode(path.read_bytes())
     if now_ms > invited["until_ms"]:
-        raise IdentityError("this code has run out: ask for another")
+        raise _refused(Reason.CODE_EXPIRED)
     device = id_of(public)
     if membership.roll.is_revoked(device):
-        raise IdentityError("this key was revoked: enrol with a new one")
+        raise _refused(Reason.KEY_REVOKED)
     _claim(path.with_suffix(".used"), public)
     member = membership.roll.member(device)
     if member is None:
@@ -174,7 +187,11 @@ def _claim(path: Path, public: bytes) -> None:
         _make(path, public)
     except FileExistsError:
         if path.read_bytes() != public:
-            raise IdentityError("this code was used already: ask for another") from None
+            raise _refused(Reason.CODE_USED) from None
+
+
+def _refused(reason: Reason) -> IdentityError:
+    return IdentityError(tell(reason), code=reason)
 
 
 # --- the new device ---
@@ -189,8 +206,10 @@ def enrol(code: str, folder: str | os.PathLike[str], ask: Callable[[Invite, byte
     key = Identity.create_key(folder)
     signature = key.sign(_asked(invited.hub, invited.secret))
     given = codec.decode(ask(invited, codec.encode([invited.secret, public_of(key), signature])))
-    if type(given) is not dict or "refused" in given:
-        raise IdentityError(str(given["refused"]) if type(given) is dict else "that is no answer to a request")
+    if type(given) is not dict:
+        raise IdentityError("that is no answer to a request")
+    if "refused" in given:
+        raise IdentityError(str(given["refused"]), code=str(given.get("code", "")))
     try:
         chain, root = [certificates.decode(der) for der in given["chain"]], certificates.decode(given["root"])
         said = [bytes(one) for one in given["said"]]

@@ -29,7 +29,7 @@ except ImportError:
 
     raise MissingDependency("identities need the package cryptography: pip install cryptography") from None
 
-from fieldsync import codec
+from fieldsync import codec, files
 from fieldsync.errors import IdentityError
 from fieldsync.trust import certificates, statements
 from fieldsync.trust.certificates import Role
@@ -146,8 +146,13 @@ class Identity:
 
     @staticmethod
     def create_key(folder: str | os.PathLike[str]) -> Ed25519PrivateKey:
-        """The key of a device that is about to enrol, in a folder of its own; or the one that an earlier try left."""
+        """The key of a device that is about to enrol, in a folder of its own; or the one that an earlier try left.
+
+        FileExistsError where the folder is a device's already: before a code is used up for nothing.
+        """
         path = Path(folder) / f"{DEVICE}.key"
+        if (path.parent / f"{DEVICE}.crt").exists():
+            raise FileExistsError(f"{folder} holds the keys of a device already: name a new folder")
         if path.exists():
             return _read_key(path)
         key = Ed25519PrivateKey.generate()
@@ -158,12 +163,12 @@ class Identity:
     def create(
         cls, folder: str | os.PathLike[str], chain: list[Certificate], root: Certificate, said: list[bytes]
     ) -> Identity:
-        """Keep what a device was given when it enrolled, beside its key. IdentityError, FileExistsError."""
+        """Keep what a device was given when it enrolled, beside its key. IdentityError."""
         place = Path(folder)
         check_chain(chain, root, public_of(_read_key(place / f"{DEVICE}.key")))
         _write(place / SAID, codec.encode(said))
         _write_certificates(place / f"{ROOT}.crt", root)
-        _write_certificates(place / f"{DEVICE}.crt", *chain)
+        _write_certificates(place / f"{DEVICE}.crt", *chain)  # last: from here on it is a device
         return cls.load(place)
 
     def said(self) -> list[bytes]:
@@ -174,10 +179,7 @@ class Identity:
     def renew(self, chain: list[Certificate]) -> Identity:
         """Keep a newer certificate of the same device in place of the one in the folder. IdentityError."""
         check_chain(chain, self.root, public_of(self.key))
-        part = self.folder / f"{DEVICE}.crt.part"
-        part.unlink(missing_ok=True)
-        _write_certificates(part, *chain)
-        part.replace(self.folder / f"{DEVICE}.crt")
+        _write_certificates(self.folder / f"{DEVICE}.crt", *chain)
         return Identity.load(self.folder)
 
     @property
@@ -266,8 +268,13 @@ def check_chain(chain: list[Certificate], root: Certificate, public: bytes) -> N
 
 
 def _make_folder(folder: str | os.PathLike[str]) -> Path:
+    """A new folder, or one with nothing in it but what a power cut left of a file."""
     place = Path(folder)
-    place.mkdir(0o700, parents=True)
+    place.mkdir(0o700, parents=True, exist_ok=True)
+    if any(path.suffix != ".part" for path in place.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: name a new folder")
+    place.chmod(0o700)
+    _check_folder(place)
     return place
 
 
@@ -277,11 +284,8 @@ def _check_folder(place: Path) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Make a file that nobody else may read, not even for a moment, and see it on the disk."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with files.whole(path) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _write_key(path: Path, key: Ed25519PrivateKey) -> None:

@@ -192,11 +192,11 @@ class Membership:
         """IdentityError where a peer is out, or was admitted by who is out and by nobody else since."""
         roll, shown = self.roll, peer.certificate
         if roll.is_revoked(peer.device):
-            raise IdentityError(f"{Reason.REVOKED}: {peer.name!r}: {tell(Reason.REVOKED)}")
+            raise IdentityError(f"{peer.name!r}: {tell(Reason.REVOKED)}", code=Reason.REVOKED)
         if shown is None or peer.is_hub or roll.member(peer.device) is not None:
             return
         if any(certificates.names_issuer(shown, public) for public in roll.fallen):
-            raise IdentityError(f"{Reason.REVOKED}: {peer.name!r}: who admitted the device was revoked; enrol it anew")
+            raise IdentityError(f"{peer.name!r}: {tell(Reason.ISSUER_REVOKED)}", code=Reason.ISSUER_REVOKED)
 
     def _bring_said(self) -> None:
         """Who meets a device before any hub says himself what was said of him: else it is in the control scope."""
@@ -227,8 +227,8 @@ class Membership:
         roll = self.roll
         found = [one for one in roll.devices() if device in (one, roll.name(one))]
         if len(found) != 1:
-            what = "no device" if not found else "several devices"
-            raise IdentityError(f"{what} of the name or id {device!r}")
+            what, which = ("several devices", f": {', '.join(found)}") if found else ("no device", "")
+            raise IdentityError(f"{what} of the name or id {device!r}{which}; `fieldsync devices` shows all")
         return found[0]
 
     def said_of(self, device: str) -> list[bytes]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from fieldsync.limits import DROPS_FREE_MAX, DROPS_SHARE_MAX
 
@@ -12,7 +11,7 @@ CONTROL = "fieldsync/control"  # the scope that all devices of an organisation h
 
 
 class Reason(StrEnum):
-    """Why something of a scope was refused: codes for programs, `tell` for people."""
+    """Why something was refused: codes for programs, `tell` for people."""
 
     NOT_HELD = "not-held"
     NOT_GRANTED = "not-granted"
@@ -23,6 +22,11 @@ class Reason(StrEnum):
     UNKNOWN_AUTHOR = "unknown-author"
     AUTHOR_NOT_GRANTED = "author-not-granted"
     UNREADABLE = "unreadable"
+    ISSUER_REVOKED = "issuer-revoked"
+    CODE_UNKNOWN = "code-unknown"
+    CODE_EXPIRED = "code-expired"
+    CODE_USED = "code-used"
+    KEY_REVOKED = "key-revoked"
 
 
 SENTENCES = {
@@ -35,6 +39,11 @@ SENTENCES = {
     Reason.UNKNOWN_AUTHOR: "it holds changes of an author for whom no device answers yet",
     Reason.AUTHOR_NOT_GRANTED: "it holds changes of a device that was never granted to write there",
     Reason.UNREADABLE: "it holds changes with a text, list or map that cannot be read",
+    Reason.ISSUER_REVOKED: "who admitted the device was revoked; enrol it anew",
+    Reason.CODE_UNKNOWN: "this code was never given out here",
+    Reason.CODE_EXPIRED: "this code has run out: ask for another",
+    Reason.CODE_USED: "this code was used already: ask for another",
+    Reason.KEY_REVOKED: "this key was revoked: enrol with a new one",
 }
 
 
@@ -101,8 +110,7 @@ class Everything:
 EVERYTHING = Everything()
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(NamedTuple):
     """In one session: whether the peer is a hub, what it may do, and how much it may take away unseen."""
 
     is_hub: bool = False
