@@ -64,6 +64,10 @@ def digest(database):
         return reader.scope(SCOPE).digest
 
 
+def composed(updates, *arguments):
+    return texts.compose(texts.held(updates), lambda: updates, *arguments)
+
+
 def alone(updates, kind=pycrdt.Text):
     """What pycrdt by itself makes of updates."""
     doc = pycrdt.Doc()
@@ -425,12 +429,12 @@ def test_what_is_not_known_without_gaps_is_not_replaced(fleet):
     hub, *_ = fleet
     updates = held(hub)
     client = texts.client_of(b"somebody", 1)
-    first = texts.compose(updates, [Splice(0, 0, "x" * 400)], client, dict, 1 << 20)
+    first = composed(updates, [Splice(0, 0, "x" * 400)], client, dict, 1 << 20)
     assert first.limits is None  # of nobody is all known
     more = codec.Updates([*updates, first.value])
     more.kind, more.stamps = updates.kind, (*updates.stamps, (77, 4, 2**62))
     author, seq, _ = updates.stamps[0]
-    whole = texts.compose(more, [Splice(0, 390, "")], client, lambda: {author: seq, 77: 4}, 1 << 20)
+    whole = composed(more, [Splice(0, 390, "")], client, lambda: {author: seq, 77: 4}, 1 << 20)
     assert whole.limits == {author: seq, 77: 4}
     assert str(alone([whole.value])) == "x" * 10 + get(hub).body
 
@@ -656,7 +660,7 @@ def test_what_cannot_be_read_is_left_out():
         assert texts.merged(updates_of(Kind.TEXT, sound, bad)) is None
     assert texts.salvaged(updates_of(Kind.TEXT, sound, unmet)) in ("soundb", "bsound")
     for _ in range(2):  # as they come, and with the document at hand
-        written = texts.compose(some, [Splice(0, 0, "x" * 900)], 7, lambda: {1: 99}, 1 << 20)
+        written = composed(some, [Splice(0, 0, "x" * 900)], 7, lambda: {1: 99}, 1 << 20)
         assert written.limits is None  # nothing that cannot be read is ever merged away
 
 
@@ -665,7 +669,7 @@ def test_what_is_unreadable_is_compacted_around():
     sound = [texts.begin(Kind.TEXT, letter * 300, client) for letter, client in (("x", 5), ("y", 6))]
     some = updates_of(Kind.TEXT, sound[0], b"\xff" * 9, sound[1])
     some.stamps = ((1, 4, 4), (1, 7, 7), (2, 3, 8))
-    written = texts.compose(some, [Splice(0, 580, "")], 7, lambda: {1: 99, 2: 99}, 1 << 20)
+    written = composed(some, [Splice(0, 580, "")], 7, lambda: {1: 99, 2: 99}, 1 << 20)
     assert written.limits == {1: 6, 2: 99}
     assert len(alone([written.value])) == 20
 
@@ -793,3 +797,19 @@ def test_updates_in_any_order_and_number():
     random.Random(1).shuffle(heard)
     for some in (heard, heard[::-1]):
         assert texts.shown(updates_of(Kind.TEXT, *some)) == str(root)
+
+
+def test_nobody_writes_as_a_client_that_is_waited_for():
+    """Anybody may reckon as whom a replica writes next, and send what builds on that."""
+    first, second, third = (pycrdt.Doc({"value": pycrdt.Text()}, client_id=client) for client in (1, 7, 5))
+    first["value"] += "abc"
+    second.apply_update(first.get_update())
+    second["value"].insert(1, "x")
+    before = second.get_state()
+    third.apply_update(second.get_update())
+    third["value"].insert(2, "y")
+    updates = codec.Updates((first.get_update(), third.get_update(before)))
+    updates.kind = Kind.TEXT
+    document = texts._opened(updates, 7)
+    assert document.raw() == "abc"
+    assert document.client == 8

@@ -52,12 +52,17 @@ ROUNDS_MAX = 4  # over one scope: the usual one; after a look at the own file; c
 MENDED_MAX = 16  # scopes that one session mends; the others wait for the next
 LOOK_PAUSE_MS = 600_000  # a scope that was looked at for damage is not looked at again, whatever peers say
 SESSION_SECONDS_MAX = 24 * 3600
+TURN_QUIET_MS = 10_000  # after which who says nothing any more no longer keeps others from a scope that he streams into
+TURN_MS_MAX = 20_000  # nor does anybody for longer
 
 # Networks
 CONNECT_SECONDS_MAX = 30
 CLOSE_SECONDS_MAX = 5
 IDLE_SECONDS_MAX = 60  # without a frame either way within a session; between sessions pings keep a connection
 PING_SECONDS = 20  # between pings, and how long an answer may take
+QUIET_SECONDS = 10.0  # after which a peer that has something to answer is asked whether it is there
+QUIET_BYTES_MAX = 64 << 10  # that were sent it since it said something; with more, it may be at work for longer
+PONGS_BYTES_MAX = 256 << 10  # of answers to pings that a peer does not read; then the connection is cut
 SERVER_CONNECTIONS_MAX = 2_000
 SERVER_SESSIONS_MAX = 64  # of these, in the middle of a session; others wait
 HANDSHAKES_MAX = 500  # connections that are not through those of TLS and WebSocket; then the oldest goes
@@ -139,6 +144,9 @@ TEXT_EDITS_TARGET = 500  # edits that pycrdt takes at once; more are merged afte
 TEXT_FAULTS_MAX = 16  # updates of one that pycrdt stumbles over when they come together; then the rest is left out
 TEXT_CACHE_COUNT_MAX = 256  # documents at hand, and as many values
 TEXT_CACHE_BYTES_MAX = 8 << 20  # of their updates
+TAIL_RECORD_BYTES = 4096  # packed; edits of texts in smaller records write the whole row
+TAIL_PIECES_MAX = 1_000  # beside a row; then they are taken into it
+TAILS_MAX = 8  # rows of a file with pieces beside them, and records at hand
 LIVE_PAUSE_SECONDS = 1.0  # after the first edit of an editor that is not written yet: what a crash may cost
 
 # Queries

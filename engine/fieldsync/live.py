@@ -17,6 +17,7 @@ from fieldsync.limits import LIVE_PAUSE_SECONDS
 from fieldsync.reading import find, only
 from fieldsync.types import Kind
 from fieldsync.watch import Event
+from fieldsync.writing import find_to_edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from fieldsync.apply import Touched
     from fieldsync.replica import Replica
     from fieldsync.schema import Collection
-    from fieldsync.store import Reader, Row
     from fieldsync.watch import Watch
 
 
@@ -179,9 +179,10 @@ class LiveText:
     def _write(self, typed: Typed) -> dict[int, int]:
         """Write it; returns how far it reaches."""
         with self._replica.writing() as batch:
-            name, row = self._find(batch.writer)
+            rows = find_to_edit(batch.writer, self._collection, self._key, self._scope)
+            name = only(self._collection, self._key, rows)
             (number,) = batch.writer.collection_ids([self._collection.name])
-            pending = batch.scope(name).at(number, self._collection.name, self._key, row)
+            pending = batch.scope(name).at(number, self._collection.name, self._key, rows[name])
             pending.splices = {**pending.splices, self._cell: typed}
         return reach(self._cell[1], typed.updates)
 
@@ -190,7 +191,8 @@ class LiveText:
     def _news(self, known: bytes) -> tuple[bytes, dict[int, int]]:
         """What is in the file beyond that, and how much of each client is there."""
         with self._replica.store.reading() as reader:
-            _, row = self._find(reader)
+            rows = find(reader, self._collection, self._key, self._scope)
+            row = rows[only(self._collection, self._key, rows)]
             number = reader.dictionary.field_ids.get(self._cell, 0)
             updates = record.updates(reader.dictionary, row.packed).get(number) or codec.Updates()
         updates.kind = self._cell[1]
@@ -199,17 +201,12 @@ class LiveText:
             raise NotFound(f"{self._collection.name} {self._key!r} has another text now: it was made anew")
         return update, state
 
-    def _find(self, reader: Reader) -> tuple[str, Row]:
-        rows = find(reader, self._collection, self._key, self._scope)
-        name = only(self._collection, self._key, rows)
-        return name, rows[name]
-
     def _describe(self, touched: list[Touched]) -> Event:
         """Whether commits touched the record."""
         with self._replica.store.reading() as reader:
             known = reader.collection(self._collection.name)
         place = known.id if known is not None else 0, self._key
-        return Event(removed=[(one.scope, one.key) for one in touched if (one.collection, one.key) == place])
+        return Event([], [], [(one.scope, one.key) for one in touched if (one.collection, one.key) == place])
 
     def _follow(self) -> None:
         if not self.is_closed:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import codec, plain, record
 from fieldsync.types import Kind
+from fieldsync.warm import base_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +56,12 @@ class Pending:
         self.elements: Mapping[Cell, tuple[Elements, Elements]] = NOTHING  # that come, that go
         self.erased: frozenset[Cell] = frozenset()  # fields of which all cells go
         self.splices: Mapping[Cell, texts.Edits] = NOTHING  # edits of texts, lists and maps
+
+    def delete(self) -> None:
+        """From here on it is a record that goes, whatever else the transaction did to it."""
+        self.deletes = self.row is not None
+        self.creates = False
+        self.erased = frozenset()  # it goes whole
 
     def as_creation(self) -> Creation:
         """The same, where all that is pending is a new record."""
@@ -120,7 +127,8 @@ def write_item(pending: Pending, ids: dict[tuple[str, int], int], shared: tuple[
         for pair, (come, _) in pending.elements.items()
         for element in come
     )
-    return pending.row.packed, registers, increments, sides + shared
+    is_all = not (registers or increments or sides)
+    return base_of(pending.row, shared) if is_all else pending.row.packed, registers, increments, sides + shared
 
 
 def removals(writer: Writer, pending: Pending) -> list[Removal]:

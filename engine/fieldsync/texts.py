@@ -13,7 +13,19 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from fieldsync import codec
-from fieldsync.documents import Clocks, Document, Splice, Typed, can_be_read, is_sound, joined, merge, salvage, summary
+from fieldsync.documents import (
+    Clocks,
+    Document,
+    Splice,
+    Typed,
+    can_be_read,
+    clients_of,
+    is_sound,
+    joined,
+    merge,
+    salvage,
+    summary,
+)
 from fieldsync.errors import DecodeError, LimitExceeded
 from fieldsync.limits import TEXT_BYTES_MAX, TEXT_CACHE_BYTES_MAX, TEXT_CACHE_COUNT_MAX, TEXT_SLACK_BYTES
 from fieldsync.types import Kind
@@ -27,7 +39,16 @@ T = TypeVar("T")
 Key = tuple[int, int]  # kind, and what stands for the updates
 Limits = dict[int, int]  # author id -> highest seq up to which all of the author is known
 Edits = list[Splice] | Typed
+SPLICES_FEW = 8
 KINDS = frozenset({Kind.TEXT, Kind.LIST, Kind.MAP})
+
+
+class Held(NamedTuple):
+    """What has to be known of updates for one more of them."""
+
+    key: Key
+    size: int  # bytes in all
+    largest: int  # of them
 
 
 class Written(NamedTuple):
@@ -35,6 +56,12 @@ class Written(NamedTuple):
 
     value: bytes
     limits: Limits | None
+    held: Held | None  # of what is there then; None where that may be read as something else
+    raw: Any  # what that merges to, as Yjs has it
+
+    def shown(self) -> Any:
+        """What that merges to."""
+        return _plain(self.raw)
 
 
 class _Recent(Generic[T]):
@@ -157,46 +184,88 @@ def as_splices(kind: int, value: Any) -> list[Splice]:
     return [Splice(name, 0, (codec.encode(item),)) for name, item in value.items()]
 
 
-def compose(updates: Updates, edits: Edits, client: int, contiguous: Callable[[], Limits], room: int) -> Written:
-    """The update to write for edits of what updates merge to: just these, or all anew, within `room` bytes.
+def held(updates: Updates) -> Held:
+    """What has to be known of updates for one more of them."""
+    return Held(*summary(updates.kind, updates))
 
-    client: as whom, if the document is not at hand. LimitExceeded where it would be larger than it may; NotFound for
-    edits of another text.
+
+def shown_of(some: Held) -> Any:
+    """As shown, where what these updates merge to is at hand; else None."""
+    raw = _shown.get(some.key)
+    return None if raw is None else _plain(raw)
+
+
+def compose(
+    some: Held,
+    read: Callable[[], Updates],
+    edits: Edits,
+    client: int,
+    contiguous: Callable[[], Limits],
+    room: int,
+) -> Written:
+    """The update to write for edits of what some updates merge to: just these, or all anew, within `room` bytes.
+
+    read: gives the updates, where they are needed; client: as whom, if the document is not at hand. LimitExceeded
+    where it would be larger than it may; NotFound for edits of another text.
     """
-    kind = updates.kind
-    key, size, largest = _summary(updates)
-    document = _documents.take(key)
-    if document is None:
-        document = merge(kind, updates, client)
-        while document.client in document.state:
-            client += 1
-            document = merge(kind, updates, client)
+    document = _documents.take(some.key) or _opened(read(), client)
     update = document.edit(edits)
-    raw, size, largest = document.raw(), size + len(update), max(largest, len(update))
-    whole = document.whole() if _may_shrink(document, updates, size, largest, raw) else None
-    if whole is not None and len(whole) > TEXT_BYTES_MAX and _inserts(edits):
-        raise LimitExceeded(f"a text, list or map takes at most {TEXT_BYTES_MAX} bytes as an update")
-    written, after = Written(update, None), joined(key, update)
-    if whole is not None and len(whole) <= room:
-        limits = _below(updates, document.left_out, contiguous())
-        going = [one for one, stamp in zip(updates, updates.stamps, strict=True) if _is_within(stamp, limits)]
-        if _pays([*going, update], whole) and is_sound(kind, whole):
-            written = Written(whole, limits)
-            stays = [one for one, stamp in zip(updates, updates.stamps, strict=True) if not _is_within(stamp, limits)]
-            after, size, _ = summary(kind, [*stays, whole])
-    if not (document.left_out and isinstance(edits, Typed)):  # which may be what was lacking
-        _shown.put(after, size, raw)
-        _documents.put(after, size, document)
+    raw = _spliced(_shown.get(some.key), edits) or document.raw()
+    after = Held(joined(some.key, update), some.size + len(update), max(some.largest, len(update)))
+    written = Written(update, None, after, raw)
+    if some.size and _may_shrink(document, after, raw):
+        whole = document.whole()
+        if len(whole) > TEXT_BYTES_MAX and _inserts(edits):
+            raise LimitExceeded(f"a text, list or map takes at most {TEXT_BYTES_MAX} bytes as an update")
+        if len(whole) <= room:
+            written = _anew(read(), document, contiguous(), written, whole)
+    if document.left_out and isinstance(edits, Typed):  # which may be what was lacking
+        return written._replace(held=None)
+    assert written.held is not None
+    _shown.put(written.held.key, written.held.size, raw)
+    _documents.put(written.held.key, written.held.size, document)
     return written
 
 
-def _may_shrink(document: Document, updates: Updates, size: int, largest: int, raw: Any) -> bool:
+def _spliced(raw: Any, edits: Edits) -> str | None:
+    """What few edits make of a text, which takes less than to have it of pycrdt; None for much else."""
+    if not isinstance(raw, str) or isinstance(edits, Typed) or len(edits) > SPLICES_FEW:
+        return None
+    is_ascii = raw.isascii() and all(str(inserted).isascii() for _, _, inserted in edits)
+    text: Any = raw if is_ascii else raw.encode()
+    for at, deleted, inserted in edits:
+        assert isinstance(at, int)
+        new: Any = inserted if is_ascii else str(inserted).encode()
+        text = new.join((text[:at], text[at + deleted :]))
+    return str(text if is_ascii else text.decode())
+
+
+def _opened(updates: Updates, client: int) -> Document:
+    """The document of updates, to be edited by a client that none of them, also of those left out, has heard of."""
+    heard = clients_of(updates.kind, updates)
+    while client in heard:
+        client += 1
+    return merge(updates.kind, updates, client)
+
+
+def _anew(updates: Updates, document: Document, known: Limits, written: Written, whole: bytes) -> Written:
+    """All of the document in place of an update and what is known without gaps; the update where that does not pay."""
+    limits = _below(updates, document.left_out, known)
+    within = [_is_within(stamp, limits) for stamp in updates.stamps]
+    going = [one for one, goes in zip(updates, within, strict=True) if goes]
+    if not _pays([*going, written.value], whole) or not is_sound(updates.kind, whole):
+        return written
+    stays = [one for one, goes in zip(updates, within, strict=True) if not goes]
+    return Written(whole, limits, Held(*summary(updates.kind, [*stays, whole])), written.raw)
+
+
+def _may_shrink(document: Document, after: Held, raw: Any) -> bool:
     """Whether it may pay to write all anew, or has to be known how large that is, by the bounds of what it takes."""
-    if not updates or size <= TEXT_SLACK_BYTES:
+    if after.size <= TEXT_SLACK_BYTES:
         return False
-    if size > TEXT_BYTES_MAX and document.most > TEXT_BYTES_MAX:
+    if after.size > TEXT_BYTES_MAX and document.most > TEXT_BYTES_MAX:
         return True
-    return size >= 2 * largest or size > 2 * max(document.least, _content(raw))
+    return after.size >= 2 * after.largest or after.size > 2 * max(document.least, _content(raw))
 
 
 def _below(updates: Updates, left_out: frozenset[bytes], limits: Limits) -> Limits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import clock, codec, plain, record, texts
@@ -21,6 +21,7 @@ from fieldsync.limits import (
 from fieldsync.pending import Creation, Pending, as_batches, removals, write_item
 from fieldsync.trust.rights import CONTROL
 from fieldsync.types import Kind
+from fieldsync.warm import Shared, append, is_edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +64,7 @@ class LocalChange:
         self.dismissed: list[OrphanRow] = []  # cells without their record, to be removed
         self.dots = Context()  # of the changes that landed
         self._room = 0  # bytes for texts written anew
+        self._shared: Shared | None = None  # of the record whose texts were edited last
 
     def at(self, collection: int, collection_name: str, key: str, row: Row | None = None) -> Pending:
         """What is pending for a key; begun with what the store holds there, which is looked up if it is not given."""
@@ -176,12 +178,28 @@ class LocalChange:
             scope = scope._replace(seq=scope.seq + 1)
             grouped = GROUPED if arrivals else 0
             arrivals.append(self._write(writing, targets, (scope.author, scope.seq), time, grouped))
+        if len(arrivals) == len(writing) == 1 and is_edit(writing[0]):
+            return self._put_edit(scope, next(iter(targets.values())), arrivals[0])
         return self.put(scope, [*targets.values(), *late], arrivals)
 
     def _create(self, creating: list[Pending], wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         batches = as_batches(creating)
         touched = self.create_plain(batches, wall_ms, mint) if batches is not None else None
         return self.create([p.as_creation() for p in creating], wall_ms, mint) if touched is None else touched
+
+    def _put_edit(self, scope: Scope, target: Target, arrival: Arrival) -> list[Touched]:
+        """As put, of an edit of texts, lists and maps alone; the record is at hand for the next one."""
+        shared = self._shared
+        assert shared is not None
+        if shared.is_at_hand:
+            self.writer.account_own(scope.id, scope.author, scope.seq)
+            scope, touched = append(self.writer, scope, target, arrival, shared.written)
+            self._landed(scope, 1)
+        else:
+            touched = self.put(scope, [target], [arrival])
+        if (warm := shared.warmed(target.collection)) is not None:
+            self.writer.keep_at_hand(warm)
+        return touched
 
     def begin(self, wall_ms: int, mint: Callable[[], bytes]) -> Scope:
         """The scope with an author, at the time of what is written next; for `put`, which saves it."""
@@ -258,15 +276,15 @@ class LocalChange:
         if not pending.splices:
             return ()
         assert pending.row is not None
-        held = record.updates(self.writer.dictionary, pending.row.packed)
+        self._shared = shared = Shared(self.writer.dictionary, pending.row)
         client = self._client(dot)
         sides: list[record.Side] = []
         for pair, splices in pending.splices.items():
-            updates = held.get(ids[pair]) or codec.Updates()
-            updates.kind = pair[1]
-            value, limits = texts.compose(updates, splices, client, self._contiguous, self._room)
-            self._room -= len(value) if limits is not None else 0
-            sides.append((ids[pair], b"", value, limits is not None, limits))
+            read = partial(shared.updates, pair)
+            written = texts.compose(shared.held(pair), read, splices, client, self._contiguous, self._room)
+            self._room -= len(written.value) if written.limits is not None else 0
+            sides.append((ids[pair], b"", written.value, written.limits is not None, written.limits))
+            shared.written[pair] = written
         return tuple(sides)
 
     def _contiguous(self) -> texts.Limits:

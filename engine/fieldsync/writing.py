@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from fieldsync import record
 from fieldsync.draft import Draft
 from fieldsync.errors import AlreadyExists, DataError, NotFound, SchemaError
-from fieldsync.reading import find, only, values_of
+from fieldsync.reading import find, find_each, only, values_of
 from fieldsync.schema import BaseRecord
 from fieldsync.transaction import KIND_NAMES, KINDS, check_names
+from fieldsync.warm import WarmRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fieldsync.pending import Pending
     from fieldsync.replica import WriteBatch
     from fieldsync.schema import Collection, Record, Snapshot
-    from fieldsync.store import Reader, Row
+    from fieldsync.store import Reader, Row, Writer
 
 R = TypeVar("R", bound=BaseRecord)
 KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"  # in the order of their codes
@@ -81,16 +82,20 @@ class Transaction:
         for name, value in fields.items():
             draft.assign(name, value)
 
-    def delete(self, of: type[Record] | str, /, key: str, *, scope: str | None = None) -> None:
-        """Delete a record. NotFound, AmbiguousKey as get."""
+    def delete(self, of: type[Record] | str, /, *keys: str, scope: str | None = None) -> None:
+        """Delete records; many together are looked up at once. NotFound, AmbiguousKey as get: then none is deleted."""
         collection = self._collection(of)
-        draft = self._draft(collection, key, scope)
-        pending = self._created.get(draft) or self._pending(collection, draft.record.scope, key, self._found[draft])
-        pending.deletes = pending.row is not None
-        pending.creates = False
-        pending.erased = frozenset()  # it goes whole
-        self._drafts[collection.name, key][draft.record.scope] = None
-        draft.close()
+        fresh = [key for key in keys if (collection.name, key) not in self._drafts]
+        drafts = [self._draft(collection, key, scope) for key in keys if (collection.name, key) in self._drafts]
+        rows = find_each(self._open_batch().writer, collection, fresh, scope)
+        places = [(key, only(collection, key, rows.get(key, {}))) for key in fresh]
+        for draft in drafts:
+            self._drafts[collection.name, draft.record.key][draft.record.scope] = None
+            self._pending_of(draft).delete()
+            draft.close()
+        for key, name in places:
+            self._drafts[collection.name, key] = {name: None}
+            self._pending(collection, name, key, rows[key][name]).delete()
 
     def move(self, of: type[Record] | str, /, key: str, *, to: str, scope: str | None = None) -> None:
         """Ask for a record to be moved to another scope. NotFound, AmbiguousKey as get.
@@ -238,12 +243,29 @@ class Transaction:
         if scope is not None and (known := drafts.get(scope)) is not None:
             return known
         if scope is None or scope not in drafts:
-            for name, row in find(writer, collection, key, scope).items():
+            for name, row in find_to_edit(writer, collection, key, scope).items():
                 if name not in drafts:
-                    draft = drafts[name] = Draft(collection, key, name, values_of(collection, writer, row.packed))
+                    draft = drafts[name] = Draft(collection, key, name, _shown(collection, writer, row))
                     self._found[draft] = row
         live = {name: draft for name, draft in drafts.items() if draft is not None and scope in (None, name)}
         return live[only(collection, key, live)]
+
+
+def find_to_edit(writer: Writer, collection: Collection, key: str, scope: str | None) -> dict[str, Row]:
+    """As find; of a record at hand the cells are read when they are asked for."""
+    known = writer.collection(collection.name) if isinstance(key, str) else None
+    warm = writer.at_hand(known.id, key, scope) if known is not None else None
+    return dict([warm]) if warm is not None else find(writer, collection, key, scope)
+
+
+def _shown(collection: Collection, writer: Writer, row: Row) -> Any:
+    """What a row's record shows; of one at hand without a look at its cells, but for the first time."""
+    values = row.warm.read(collection) if isinstance(row, WarmRow) else None
+    if values is None:
+        values = values_of(collection, writer, row.packed)
+        if isinstance(row, WarmRow):
+            row.warm.note(collection, values)
+    return values
 
 
 def check_kinds(reader: Reader, collection: str, packed: bytes, written: Iterable[tuple[str, int]]) -> None:

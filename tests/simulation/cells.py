@@ -67,7 +67,7 @@ def numbers(dictionary: Dictionary) -> model.Numbers:
 
 
 def unpack(packed: bytes, dictionary: Dictionary) -> model.Record:
-    """The record of packed bytes (native/record.pxd). Not to be changed: it is remembered."""
+    """The record of packed bytes (native/packed.pxd). Not to be changed: it is remembered."""
     return _unpack(packed, dictionary.authors, dictionary.field_names)
 
 
@@ -124,11 +124,11 @@ def held(reader: SQLiteReader, scope: int) -> list[Held]:
     names = {0: ""}
     for collection in reader.collections():
         names[collection.id] = collection.name
-        sql = f"SELECT _id, _key, _cells FROM fs_record_{collection.id} WHERE _scope=?"
-        for number, key, packed in reader._db.execute(sql, (scope,)):
-            record = unpack(packed, reader.dictionary)
-            name = canonical.encode([collection.name, key])
-            out.append(Held(number, collection.id, name, key, packed, record, is_orphan=False))
+    for number, rows in reader.records(scope):
+        for row in rows:
+            record = unpack(row.packed, reader.dictionary)
+            name = canonical.encode([names[number], row.key])
+            out.append(Held(row.id, number, name, row.key, row.packed, record, is_orphan=False))
     sql = "SELECT id, collection, key, cells FROM fs_orphan WHERE scope=?"
     for number, collection_id, key, packed in reader._db.execute(sql, (scope,)):
         name = canonical.encode([names[collection_id], key]) if collection_id else b""

@@ -24,10 +24,10 @@ from tests.simulation.stage import Outcome, nothing_to_mend
 from tests.simulation.traffic import Traffic
 from tests.simulation.world import DECLARATIONS, World
 
-from fieldsync import leaving, texts
+from fieldsync import leaving, texts, warm
 from fieldsync.bundles import bundle
 from fieldsync.context import Context
-from fieldsync.sqlite import writer
+from fieldsync.sqlite import warming, writer
 from fieldsync.syncing import exchange, giving, parting
 from fieldsync.syncing.memory import join
 
@@ -80,6 +80,9 @@ def _small_chunks(chance: random.Random) -> Iterator[None]:
         patch.object(parting, "PART_BYTES_MIN", 100 if is_small else parting.PART_BYTES_MIN),
         patch.object(writer, "ENTRIES_BYTES_SPARE", -(1 << 20) if is_small else writer.ENTRIES_BYTES_SPARE),
         patch.object(exchange, "PROVISIONAL_GROUPS_MAX", groups),
+        patch.object(warm, "TAIL_RECORD_BYTES", 1 if is_small else warm.TAIL_RECORD_BYTES),
+        patch.object(warming, "TAIL_PIECES_MAX", 3 if is_small else warming.TAIL_PIECES_MAX),
+        patch.object(warming, "TAILS_MAX", 2 if is_small else warming.TAILS_MAX),
         patch.object(texts, "TEXT_SLACK_BYTES", chance.choice([0, 60, texts.TEXT_SLACK_BYTES])),
     ):
         yield

@@ -39,6 +39,7 @@ class Declarer(RowsWriter):
             return
         if known.serves(declared):
             return
+        self.fold(known.id)
         row = declared._replace(id=known.id, columns=join(known.columns, declared.columns))
         table = record_table(row.id)
         self._db.execute(f"DROP VIEW IF EXISTS {quote(row.name)}")
@@ -89,7 +90,7 @@ class Declarer(RowsWriter):
         columns = "".join(f", {quote(name)}" for name, *_ in row.columns)
         self._db.execute(
             f"CREATE TABLE {table}(_id INTEGER PRIMARY KEY, _scope INTEGER NOT NULL, _key TEXT NOT NULL{columns}, "
-            "_cells BLOB NOT NULL, _room BLOB, UNIQUE(_scope, _key))"
+            "_room BLOB, _cells BLOB NOT NULL, UNIQUE(_scope, _key))"
         )
 
     def _create_view(self, row: CollectionRow) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from fieldsync.store import KILLS, Forward, Late
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     import apsw
 
+    from fieldsync.record import Removal
     from fieldsync.store import Incarnation
 
 COLUMNS = "author, seq, n, target, heir_author, heir_seq, heir_n, collection, key, totals, edited, wall_ms"
@@ -52,26 +53,29 @@ class ForwardsWriter(ForwardsReader):
 
     def __init__(self) -> None:
         self._headless: list[Late] = []
-        self._killed: list[Late] = []
-        self._thinned: list[Late] = []
+        self._removals: list[tuple[int, Sequence[Removal]]] = []  # that came, by scope
 
     def note_headless(self, scope: int, incarnation: Incarnation) -> None:
         """Cells came without their incarnation."""
         self._headless.append(Late(scope, incarnation))
 
-    def note_removed(self, scope: int, removals: Iterable[tuple[int, int, int, bytes]]) -> None:
+    def note_removed(self, scope: int, removals: Sequence[Removal]) -> None:
         """Removals came."""
-        for *incarnation, item in removals:
-            if item:
-                some = self._killed if item[0] & KILLS else self._thinned
-                some.append(Late(scope, (incarnation[0], incarnation[1], incarnation[2]), item))
+        self._removals.append((scope, removals))
 
     def take_late(self) -> tuple[list[Late], list[Late], list[Late]]:
-        """Of this transaction since the last call: cells without their incarnation, incarnations removed, thinned."""
-        late = self._headless, self._killed, self._thinned
-        self._headless, self._killed, self._thinned = [], [], []
-        headless, killed, thinned = (list(dict.fromkeys(some)) for some in late)
-        return headless, killed, thinned
+        """Of this transaction since the last call: cells without their incarnation, incarnations removed, thinned.
+
+        Nothing where nothing was ever moved, for then nothing has to follow.
+        """
+        headless, removals = self._headless, self._removals
+        self._headless, self._removals = [], []
+        if not (headless or removals) or not self.has_forwards():
+            return [], [], []
+        removed = [Late(scope, one[:3], one[3]) for scope, some in removals for one in some if one[3]]
+        killed = [one for one in removed if one.item[0] & KILLS]
+        thinned = [one for one in removed if not one.item[0] & KILLS]
+        return list(dict.fromkeys(headless)), list(dict.fromkeys(killed)), list(dict.fromkeys(thinned))
 
     def put_forwards(self, scope: int, forwards: Iterable[Forward]) -> None:
         """Remember where incarnations went, in place of what was known of them."""

@@ -13,6 +13,7 @@ import apsw
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.limits import LOOKUPS_MAX, SCAN_ROWS_TARGET
+from fieldsync.sqlite import tails
 from fieldsync.sqlite.forwards import ForwardsReader
 from fieldsync.sqlite.gone import GoneReader
 from fieldsync.sqlite.inspection import Inspector
@@ -31,6 +32,9 @@ OF_DOTS = (
     "json_each(?) CROSS JOIN fs_change ON scope=? AND author=json_each.value->>0 "
     "AND seq BETWEEN json_each.value->>1 AND json_each.value->>2"
 )  # the changes of ranges of an author's numbers
+
+
+POINTS_MAX = 4  # incarnations of a run that are looked up one by one: of a set, each has removals of many changes
 
 
 IN_SEARCHES = re.compile("fts5|fs_words_", re.IGNORECASE)  # messages of SQLite, not all of which name the table
@@ -126,13 +130,18 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
         """Whether any dots are held but not accounted for."""
         return self._db.execute("SELECT 1 FROM fs_provisional WHERE scope=? LIMIT 1", (scope,)).fetchone() is not None
 
+    def _rows(self, collection: int, found: Iterable[Any]) -> list[Row]:
+        """The rows of records that SQL found, as (number, scope, key, cells), whole."""
+        rows = list(map(_row, found))
+        return tails.with_tails(self._db, self.dictionary, collection, rows) if self._tables().has_tails else rows
+
     def by_key(self, collection: int, scope: int, keys: Sequence[str]) -> list[Row]:
         """The rows of those keys that exist, in any order."""
         if len(keys) == 1:
-            return list(map(_row, self._point.execute(_at_key(collection), (scope, keys[0])).fetchall()))
+            return self._rows(collection, self._point.execute(_at_key(collection), (scope, keys[0])).fetchall())
         table = record_table(collection)
         sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) j CROSS JOIN {table} ON _scope=? AND _key=j.value"
-        return list(map(_row, self._db.execute(sql, (json.dumps(keys), scope))))
+        return self._rows(collection, self._db.execute(sql, (json.dumps(keys), scope)))
 
     def by_key_anywhere(self, collection: int, key: str) -> list[Row]:
         """The rows of a key in all scopes."""
@@ -140,7 +149,7 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
             f"SELECT _id, _scope, _key, _cells FROM fs_scope CROSS JOIN {record_table(collection)} "
             "ON _scope=fs_scope.id AND _key=?"
         )
-        return list(map(_row, self._db.execute(sql, (key,))))
+        return self._rows(collection, self._db.execute(sql, (key,)))
 
     def by_keys_anywhere(self, collection: int, keys: Sequence[str]) -> list[Row]:
         """The rows of some keys in all scopes."""
@@ -151,7 +160,7 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
         else:
             pairs = f"json_each(?) j CROSS JOIN fs_scope CROSS JOIN {table} ON _scope=fs_scope.id AND _key=j.value"
             sql = f"SELECT _id, _scope, _key, _cells FROM {pairs}"
-        return list(map(_row, self._db.execute(sql, (json.dumps(keys),))))
+        return self._rows(collection, self._db.execute(sql, (json.dumps(keys),)))
 
     def by_pairs(self, collection: int, pairs: Sequence[tuple[int, str]]) -> list[Row]:
         """The rows of (scope, key) pairs that exist, in any order."""
@@ -159,21 +168,25 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
             f"SELECT _id, _scope, _key, _cells FROM json_each(?) j CROSS JOIN {record_table(collection)} "
             "ON _scope=j.value->>0 AND _key=j.value->>1"
         )
-        return list(map(_row, self._db.execute(sql, (json.dumps(pairs),))))
+        return self._rows(collection, self._db.execute(sql, (json.dumps(pairs),)))
 
     def by_id(self, collection: int, ids: Sequence[int]) -> list[Row]:
         """The rows of those numbers that exist, in any order."""
         table = record_table(collection)
         if len(ids) > 1 and ids[-1] - ids[0] == len(ids) - 1 and list(ids) == list(range(ids[0], ids[-1] + 1)):
             sql = f"SELECT _id, _scope, _key, _cells FROM {table} WHERE _id BETWEEN ? AND ?"
-            return list(map(_row, self._db.execute(sql, (ids[0], ids[-1]))))
+            return self._rows(collection, self._db.execute(sql, (ids[0], ids[-1])))
         sql = f"SELECT _id, _scope, _key, _cells FROM json_each(?) CROSS JOIN {table} ON _id=json_each.value"
-        return list(map(_row, self._db.execute(sql, (json.dumps(ids),))))
+        return self._rows(collection, self._db.execute(sql, (json.dumps(ids),)))
 
     def query(self, collection: int, where: str, bindings: Sequence[Any]) -> Iterator[tuple[str, int, bytes]]:
         """(key, scope, packed) of the rows that an SQL tail (WHERE, ORDER BY, LIMIT) selects."""
-        sql = f"SELECT _key, _scope, _cells FROM {record_table(collection)} {where}"
-        return self._db.execute(sql, tuple(bindings))
+        sql = f"FROM {record_table(collection)} {where}"
+        if not self._tables().has_tails:
+            return self._db.execute(f"SELECT _key, _scope, _cells {sql}", tuple(bindings))
+        found = self._db.execute(f"SELECT _id, _scope, _key, _cells {sql}", tuple(bindings))
+        every = (row for some in batched(found) for row in self._rows(collection, some))
+        return ((row.key, row.scope, row.packed) for row in every)
 
     def count(self, collection: int, where: str, bindings: Sequence[Any]) -> int:
         """How many rows an SQL tail selects."""
@@ -254,11 +267,18 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
         """The removals that one change made, which its entries name."""
         sql = (
             "SELECT inc_author, inc_seq, inc_n, item FROM fs_removal WHERE scope=? AND inc_author=? AND inc_seq=? "
-            "AND inc_n BETWEEN ? AND ? AND author=? AND seq=?"
+            "AND inc_n {} AND author=? AND seq=?"
         )
-        runs = [(scope, author, seq, first, first + count - 1, *dot) for author, seq, first, count in entries]
-        rows: Any = self._db.executemany(sql, runs)
-        return list(rows)
+        long = [(scope, author, seq, n, n + count - 1, *dot) for author, seq, n, count in entries if count > POINTS_MAX]
+        short = [
+            (scope, author, seq, n, *dot)
+            for author, seq, first, count in entries
+            if count <= POINTS_MAX
+            for n in range(first, first + count)
+        ]
+        rows: Any = list(self._db.executemany(sql.format("=?"), short))  # past what other changes removed there
+        rows += self._db.executemany(sql.format("BETWEEN ? AND ?"), long)
+        return sorted(rows)
 
     def removals_of_key(self, scope: int, collection: int, key: str) -> list[tuple[Dot, int]]:
         """The kept changes that removed a record, with their times, in the order of these."""
@@ -300,7 +320,7 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
         for known in self.collections():
             sql = f"SELECT _id, _scope, _key, _cells FROM {record_table(known.id)} WHERE _scope=?"
             for some in batched(self._db.execute(sql, (scope,))):
-                yield known.id, list(map(_row, some))
+                yield known.id, self._rows(known.id, some)
 
     def all_orphans(self, scope: int) -> Iterator[list[OrphanRow]]:
         """All cells held without existence cell, some at a time."""
@@ -340,10 +360,23 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
         return self._db.execute("SELECT value FROM fs_meta WHERE name=?", (name,)).get
 
     def damage(self, most: int) -> list[str]:
-        """What SQLite finds wrong with its pages, its indexes and what is searched, and with the tables of numbers."""
+        """What SQLite finds wrong with its pages, its indexes and what is searched, and with the tables of numbers.
+
+        Of what is searched a writer tells: a reader's connection may have the words of a moment long ago at hand.
+        """
         found = super().damage(most)
         others = [text for text in found if not IN_SEARCHES.search(text)]
-        return others or self.damaged_searches() or found
+        if others or not any(row.search for row in self.collections()):
+            return others or found
+        return self.damaged_searches()
+
+    def strays(self) -> tuple[list[tuple[int, int]], int]:
+        """Rows of no scope: (collection, number) of records and orphans, and how many others."""
+        places, others = super().strays()
+        return places, others + len(self._stray_tails())
+
+    def _stray_tails(self) -> list[tuple[int, int]]:
+        return tails.strays(self._db, self._collections()) if self._tables().has_tails else []
 
     def damaged_searches(self) -> list[str]:
         """Which search tables are wrong; of such, SQLite tells none but a writer."""

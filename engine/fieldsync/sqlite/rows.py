@@ -10,6 +10,7 @@ from fieldsync.columns import convert
 from fieldsync.errors import LimitExceeded
 from fieldsync.limits import FIELDS_MAX
 from fieldsync.query import column_value, quote
+from fieldsync.sqlite import tails
 from fieldsync.sqlite.layout import record_table
 from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.sqlite.searching import of_ids, table_of
@@ -29,9 +30,11 @@ class Form:
     """How one collection's records are written: SQL, and which values its columns hold."""
 
     def __init__(self, row: CollectionRow, table: str) -> None:
+        names = "".join(f", {quote(name)}" for name, *_ in row.columns)
+        into = f"INTO {table}(_id, _scope, _key{names}, _cells, _room)"
         values = f"VALUES(?, ?, ?{', ?' * len(row.columns)}, ?, {ROOM})"
-        self.insert = f"INSERT INTO {table} {values}"
-        self.insert_new = f"INSERT OR IGNORE INTO {table} {values}"
+        self.insert = f"INSERT {into} {values}"
+        self.insert_new = f"INSERT OR IGNORE {into} {values}"
         columns = "".join(f"{quote(name)}=?{place}, " for place, (name, *_) in enumerate(row.columns, 2))
         self.update = f"UPDATE {table} SET {columns}_cells=?{len(row.columns) + 2}, _room=NULL WHERE _id=?1"
         self.columns = row.columns
@@ -92,6 +95,7 @@ class RowsWriter(SQLiteReader):
 
     def insert_rows(self, collection: int, rows: list[Row]) -> None:
         """Add records."""
+        self._take_over(collection, [row.id for row in rows])
         self.insert(self._form(collection), rows)
 
     def insert(self, form: Form, rows: list[Row]) -> None:
@@ -110,6 +114,7 @@ class RowsWriter(SQLiteReader):
         may_be_there: others of the same scope and key may be there; then False, and none is added, where one is.
         """
         form = self._form(collection)
+        self._take_over(collection, [row[0] for row in rows])
         before = self._db.total_changes()
         self._db.executemany(form.insert_new if may_be_there else form.insert, rows)
         if self._db.total_changes() - before < len(rows):
@@ -122,6 +127,7 @@ class RowsWriter(SQLiteReader):
     def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
         """Replace the cells of records, and the columns that follow from them."""
         form = self._form(collection)
+        self._take_over(collection, [row[0] for row in rows])
         wide = self._widen(form, rows)
         if form.search is None:
             self._db.executemany(form.update, wide)
@@ -131,8 +137,20 @@ class RowsWriter(SQLiteReader):
         self._db.executemany(form.update, wide)
         form.search.enter(self._db, *others)
 
+    def _take_over(self, collection: int, ids: Sequence[int]) -> None:
+        """Take away what lies beside rows that are written whole now."""
+        if self._tables().has_tails:
+            tails.forget(self._db, collection, ids)
+
+    def fold(self, collection: int, ids: Sequence[int] | None = None) -> None:
+        """Take into rows, or into all, what lies beside them."""
+        if self._tables().has_tails:
+            some = sorted(tails.tailed(self._db).get(collection, ())) if ids is None else ids
+            self.update_rows(collection, [(row.id, row.packed) for row in self.by_id(collection, some)])
+
     def delete_rows(self, collection: int, ids: list[int]) -> None:
         """Take records away."""
+        self._take_over(collection, ids)
         if words := self._form(collection).search:
             words.leave(self._db, *of_ids(ids))
         self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])

@@ -51,6 +51,7 @@ class Schema(NamedTuple):
     version: int
     collections: dict[str, CollectionRow]
     is_audited: bool
+    has_tails: bool
 
 
 class SQLiteStore:
@@ -71,7 +72,7 @@ class SQLiteStore:
         self._left: Left | None = None
         self.lately = Lately()
         self._current: SQLiteWriter | None = None  # the write transaction that is open
-        self._schema = Schema(-1, {}, False)
+        self._schema = Schema(-1, {}, False, False)
         with _translated(self.path):
             self._writer = self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
             self._prepare()
@@ -149,8 +150,9 @@ class SQLiteStore:
         if known.version != version:
             rows: Any = connection.execute("SELECT id, name, columns, signature FROM fs_collection ORDER BY id")
             names = {name: CollectionRow(number, name, load_columns(text), sig) for number, name, text, sig in rows}
-            log = connection.execute("SELECT 1 FROM sqlite_schema WHERE name='fs_audit'").get
-            known = self._schema = Schema(version, names, log is not None)
+            late: Any = connection.execute("SELECT name FROM sqlite_schema WHERE name IN ('fs_audit', 'fs_tail')")
+            tables = {name for (name,) in late}
+            known = self._schema = Schema(version, names, "fs_audit" in tables, "fs_tail" in tables)
         return known
 
     def snapshot(self) -> SQLiteReader:

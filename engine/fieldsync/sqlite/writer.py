@@ -11,18 +11,20 @@ import apsw
 from fieldsync.context import Context
 from fieldsync.errors import Corrupt
 from fieldsync.limits import ENTRIES_BYTES_A_CELL, ENTRIES_BYTES_SPARE
+from fieldsync.sqlite import tails
 from fieldsync.sqlite.audit import AuditLog
-from fieldsync.sqlite.declaring import Declarer
 from fieldsync.sqlite.forwards import ForwardsWriter
 from fieldsync.sqlite.inspection import OF_SCOPES
 from fieldsync.sqlite.layout import SCOPED_TABLES, dump_entries, record_table
 from fieldsync.sqlite.memory import Memory
 from fieldsync.sqlite.searching import tables_of
+from fieldsync.sqlite.warming import Warming
 
 if TYPE_CHECKING:
     from fieldsync.record import Dictionary, Removal
     from fieldsync.sqlite.store import SQLiteStore
     from fieldsync.store import ChangeRow, Dot, Edits, Incarnation, OrphanRow, Scope
+    from fieldsync.warm import Warm
 
 
 class Left(NamedTuple):
@@ -31,13 +33,15 @@ class Left(NamedTuple):
     version: int  # of the file, which other processes' commits change
     dictionary: Dictionary
     scopes: dict[str, Scope]  # some
+    warm: dict[tuple[int, str], Warm]  # the records at hand
 
 
-class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
+class SQLiteWriter(Warming, AuditLog, ForwardsWriter, Memory):
     """The write transaction; see store.Writer."""
 
     def __init__(self, store: SQLiteStore, connection: apsw.Connection) -> None:
-        Declarer.__init__(self, store, connection, "BEGIN IMMEDIATE")
+        self._warm = {}
+        Warming.__init__(self, store, connection, "BEGIN IMMEDIATE")
         AuditLog.__init__(self)
         ForwardsWriter.__init__(self)
         self._edits: dict[int, dict[Dot, Edits]] = {}  # that landed in this transaction, by scope
@@ -50,13 +54,13 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
         if left is None:
             self._store.lately.clear()
             return super()._latest_dictionary()
-        self._scopes = left.scopes
+        self._scopes, self._warm = left.scopes, left.warm
         return left.dictionary
 
     def commit(self) -> None:
         """Make it durable."""
         self._db.execute("COMMIT")
-        self._store.leave(Left(self._version, self.dictionary, self._scopes))
+        self._store.leave(Left(self._version, self.dictionary, self._scopes, self._warm))
         for scope, edits in self._edits.items():
             self._store.lately.put(scope, edits)
 
@@ -93,6 +97,7 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
     def erase(self, scope: Scope) -> None:
         """Forget all of a scope at once."""
         self.forget_edits()
+        self._forget_tails(scope.id)
         for words in tables_of(self.collections()):
             words.leave(self._db, "_scope=?", (scope.id,))
         for known in self.collections():
@@ -238,6 +243,8 @@ class SQLiteWriter(Declarer, AuditLog, ForwardsWriter, Memory):
 
     def delete_strays(self) -> None:
         """Take away the rows of no scope."""
+        if stray := self._stray_tails():
+            tails.drop(self._db, stray)
         for words in tables_of(self.collections()):
             words.leave(self._db, "_scope NOT IN (SELECT id FROM fs_scope)", ())
         tables = [(record_table(known.id), "_scope") for known in self.collections()]
