@@ -7,10 +7,11 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import compare, peers, plot
+from bench import clock, compare, peers, plot
 from bench.bench_scale import LARGE
 from bench.runner import TOPICS, collect, runs, skipped, topic
 
@@ -36,27 +37,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.large:
         os.environ[LARGE] = "1"
+    if options.cpu:
+        os.environ[clock.CPU] = "1"
+    before = json.loads(options.compare.read_text()) if options.compare else {}  # which may be the file to write
     found: compare.Metrics = {}
-    for name in options.only:
-        if why := skipped(name):
-            print(f"\n{name}: skipped, for {why}")
-            continue
-        try:
-            found[name] = collect(name, options.records, options.repeat)
-        except (AssertionError, RuntimeError) as error:
-            print(error, file=sys.stderr)
-            return 1
-        count = runs(name, options.repeat)
-        print(f"\n{name}: {options.records:,} records, medians of {count} (in parentheses: times fieldsync's)")
-        _print_table(name, found[name])
-        sys.stdout.flush()
+    failed = [name for name in options.only if not _measure(name, options, found)]
+    if options.compare:
+        _print_worse(found, before)
+    if failed:
+        print(f"\nfailed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _measure(name: str, options: argparse.Namespace, found: compare.Metrics) -> bool:
+    """Measure a topic, print it, and write what was found so far; False, with what went wrong printed, if it failed."""
+    if why := skipped(name):
+        print(f"\n{name}: skipped, for {why}")
+        return True
+    began = time.monotonic()
+    try:
+        found[name] = collect(name, options.records, options.repeat)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return False
+    what = f"{options.records:,} records, medians of {runs(name, options.repeat)}"
+    what += ", seconds of the processor" if options.cpu else ""
+    print(f"\n{name}: {what} (in parentheses: times fieldsync's); measured in {time.monotonic() - began:.0f} s")
+    _print_table(name, found[name])
+    sys.stdout.flush()
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.plot:
         plot.draw(options.plot, found)
-    if options.compare:
-        _print_worse(found, json.loads(options.compare.read_text()))
-    return 0
+    return True
 
 
 def _print_worse(found: compare.Metrics, before: compare.Metrics) -> None:
@@ -77,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--compare", type=Path, metavar="FILE", help="say what got worse since --json wrote that file")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw the plots of docs/performance.md")
     parser.add_argument("--large", action="store_true", help="topic scale: ten times as many records, too")
+    parser.add_argument("--cpu", action="store_true", help="seconds of the processor, where a topic has one process")
     parser.add_argument("--list", action="store_true", help="list the topics and stop")
     return parser
 

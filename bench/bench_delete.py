@@ -1,14 +1,13 @@
 """Deleting all records, and what is left of them: bytes a record, with their removals forgotten where that can be."""
 
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from bench import data, peers
+from bench import clock, data, peers
 from bench.runner import Result, Target, checked
 
 CONTENDERS = ("fieldsync", "sqlite3", "pycrdt", "loro")
@@ -32,9 +31,9 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     _trim(peer)
     empty = _bytes_in_use(peer)
     peer.build(records[1:])
-    began = time.perf_counter()
+    began = clock.now()
     peer.delete(keys[1:])
-    seconds = time.perf_counter() - began
+    seconds = clock.now() - began
     kept = _bytes_in_use(peer) - empty
     _trim(peer)
     figures = {"s": seconds, "kept_bytes": kept / count, "bytes": (_bytes_in_use(peer) - empty) / count}

@@ -6,7 +6,7 @@ import sys
 from random import Random
 from typing import TYPE_CHECKING
 
-from bench import data, network, pairs
+from bench import data, network, pairs, peers
 from bench.link import Link, converse
 from bench.network import Member
 from bench.runner import Result, Target, checked
@@ -24,6 +24,7 @@ NOTES = {
     "bytes": "of all TLS records, both ways; frame_bytes is the session's share of them",
     "round_trips": "of TCP, TLS 1.3 with both certificates, WebSocket's upgrade and the session",
     "full_copy": "the device's first sync of its scope, over the same link",
+    "share_of_table": "the bytes over a plain SQLite file of the scope's records, which is what a rebuild would bring",
 }
 TARGETS = (Target("fieldsync_virtual_s", 3), Target("fieldsync_share_of_full_copy", 0.01))
 RUNS = 1
@@ -63,6 +64,10 @@ def measure(_contender: str, count: int, folder: Path) -> Result:
     for colleague in colleagues:
         converse(LINK, colleague, hub)
     cost = converse(LINK, device, hub)
+    table = peers.contender("sqlite3")(folder)
+    table.build(list(rows.items()))
+    table_bytes = table.size()
+    table.close()
     digest = checked(device, rows)
     assert _digest(device) == _digest(hub)
     pairs.close(hub, *members)
@@ -71,6 +76,7 @@ def measure(_contender: str, count: int, folder: Path) -> Result:
         "bytes": cost.bytes,
         "round_trips": cost.round_trips,
         "share_of_full_copy": cost.bytes / copies[0].bytes,
+        "share_of_table": cost.bytes / table_bytes,
         "frame_bytes": cost.frame_bytes,
         "cpu_s": cost.cpu_seconds,
         "full_copy_bytes": copies[0].bytes,

@@ -2,13 +2,12 @@
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import data
+from bench import clock, data
 from bench.runner import Result, Target
 from fieldsync import record
 from fieldsync.context import Context
@@ -46,9 +45,9 @@ def measure(contender: str, count: int, _folder: Path) -> Result:
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+    began = clock.now()
     call()
-    return time.perf_counter() - began
+    return clock.now() - began
 
 
 def _copy(pieces: list[bytes]) -> Callable[[], Any]:

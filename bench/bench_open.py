@@ -3,12 +3,11 @@
 import os
 import subprocess
 import sys
-import time
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from bench import data, peers
+from bench import clock, data, peers
 from bench.runner import Result, Target, checked
 
 CONTENDERS = ("fieldsync", "sqlite3", "pycrdt", "loro")
@@ -35,12 +34,12 @@ def measure(contender: str, count: int, folder: Path) -> Result:
     key, row = records[count // 2]
     make = peers.contender(contender)
     data.set_aside()
-    began = time.perf_counter()
+    began = clock.now()
     peer = make(folder)
     found = peer.get(key)
-    opened = time.perf_counter()
+    opened = clock.now()
     held = peer.read_all()
-    done = time.perf_counter()
+    done = clock.now()
     assert data.digest({key: found}) == data.digest({key: row})
     del held
     digest = checked(peer, dict(records))
@@ -66,9 +65,9 @@ def _import_ms(contender: str, folder: Path) -> float:
 
 def _python_ms(statement: str, folder: Path) -> float:
     environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder)}  # as installed
-    began = time.perf_counter()
+    began = clock.now()
     subprocess.run([sys.executable, "-c", statement], env=environment, check=True)
-    return (time.perf_counter() - began) * 1e3
+    return (clock.now() - began) * 1e3
 
 
 if __name__ == "__main__":

@@ -2,14 +2,13 @@
 
 import hashlib
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench import data, pairs
+from bench import clock, data, pairs
 from bench.runner import Result, Target
 from fieldsync.syncing.reconcile import Asker, Difference, Taker, answer, symbols, symbols_for
 
@@ -63,18 +62,18 @@ class Meter:
 
     def give(self, make: Callable[..., bytes], *arguments: Any) -> bytes:
         """A message of the giver."""
-        began = time.perf_counter()
+        began = clock.now()
         message = make(*arguments)
-        self.encode_s += time.perf_counter() - began
+        self.encode_s += clock.now() - began
         self.bytes += len(message)
         self.round_trips += 1
         return message
 
     def take(self, step: Callable[..., bytes | None], *arguments: Any) -> bytes | None:
         """A step of the taker, and what it sends, if it does."""
-        began = time.perf_counter()
+        began = clock.now()
         message = step(*arguments)
-        self.decode_s += time.perf_counter() - began
+        self.decode_s += clock.now() - began
         self.bytes += len(message or b"")
         return message
 

@@ -4,24 +4,27 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import repeat
+from itertools import groupby, repeat
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from zlib import crc32
 
+from bench.clock import now
 from bench.data import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
     from pathlib import Path
 
     from bench.data import Edit, Records
 
 SCOPE = "bench"
 BATCH = 1_000
+HEAR_SECONDS_MAX = 60
 
 
 def batches(keys: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -81,6 +84,14 @@ class Replica(Peer, Protocol):
         """Bring another replica up to date."""
         ...
 
+    def listen(self) -> None:
+        """Have the app told, from now on, of what others changed."""
+        ...
+
+    def hear(self, keys: AbstractSet[str]) -> None:
+        """Take in what the app is told, until that was all of these records."""
+        ...
+
 
 class Fieldsync:
     """This engine: one declared collection, in one scope, or spread over several by key."""
@@ -93,6 +104,8 @@ class Fieldsync:
         self.scopes = [SCOPE] if scopes == 1 else [f"territory/{number:02}" for number in range(scopes)]
         self._open = partial(fieldsync.open, self.path, self.thing, durability="full" if full else "fast", hub=hub)
         self.db: Any = self._open()
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()  # the app's loop, in which its callbacks run
+        self.heard: dict[str, Any] = {}
 
     def declared(self, *, indexed: bool = False) -> Any:
         """The class of the records, its quantity with an index or without."""
@@ -137,8 +150,8 @@ class Fieldsync:
     def delete(self, keys: Sequence[str]) -> None:
         for some in batches(keys):
             with self.db.write() as tx:
-                for key in some:
-                    tx.delete(self.thing, key, scope=self.scope_of(key))
+                for scope, held in groupby(sorted(some, key=self.scope_of), self.scope_of):
+                    tx.delete(self.thing, *held, scope=scope)
 
     def get(self, key: str) -> Mapping[str, Any]:
         found: dict[str, Any] = self.db[self.thing].get(key, scope=self.scope_of(key)).as_dict()
@@ -169,21 +182,31 @@ class Fieldsync:
         size, make, apply, idle = 0, 0.0, 0.0, 0
         sender, receiver = taker, giver
         while idle < 2:
-            began = time.perf_counter()
+            began = now()
             frame = sender.next_frame()
-            made = time.perf_counter()
+            made = now()
             if frame is None:
                 sender, receiver, idle = receiver, sender, idle + 1
                 continue
             size, idle = size + len(frame), 0
             streams = sender is giver and isinstance(messages.decode(frame), Part | Stream)
-            sent = time.perf_counter()
+            sent = now()
             receiver.receive(frame)
             if streams:
-                make, apply = make + made - began, apply + time.perf_counter() - sent
+                make, apply = make + made - began, apply + now() - sent
         taker.close()
         giver.close()
         return Delivery(size, make, apply)
+
+    def listen(self) -> None:
+        self.db[self.thing].watch(self._take_in, via=self.calls.put)
+
+    def _take_in(self, event: Any) -> None:
+        self.heard |= {record.key: record for record in (*event.created, *event.updated)}
+
+    def hear(self, keys: AbstractSet[str]) -> None:
+        while not keys <= self.heard.keys():
+            self.calls.get(timeout=HEAR_SECONDS_MAX)()
 
 
 class FieldsyncSingle(Fieldsync):
@@ -251,6 +274,7 @@ class Document:
     """What the CRDT libraries have in common: in memory, a map of maps, its whole history encoded into one file."""
 
     def __init__(self, folder: Path) -> None:
+        self.heard: dict[str, Any] = {}
         self.path = folder / "document"
         if self.path.exists():
             self.take(self.path.read_bytes())
@@ -274,11 +298,14 @@ class Document:
         self.path.write_bytes(self.encode())
 
     def give(self, other: Document) -> Delivery:
-        began = time.perf_counter()
+        began = now()
         delta = self.delta(other)
-        made = time.perf_counter()
+        made = now()
         other.take(delta)
-        return Delivery(len(delta), made - began, time.perf_counter() - made)
+        return Delivery(len(delta), made - began, now() - made)
+
+    def hear(self, keys: AbstractSet[str]) -> None:
+        assert keys <= self.heard.keys()  # documents tell it before they return
 
 
 class Pycrdt(Document):
@@ -334,6 +361,13 @@ class Pycrdt(Document):
         update: bytes = self.doc.get_update(other.doc.get_state())
         return update
 
+    def listen(self) -> None:
+        self.subscription = self.things.observe_deep(self._take_in)
+
+    def _take_in(self, events: list[Any]) -> None:
+        for event in events:  # of a record, or of all
+            self.heard |= {event.path[0]: event.keys} if event.path else event.keys
+
 
 class Loro(Document):
     """Loro: a map of map containers."""
@@ -386,6 +420,14 @@ class Loro(Document):
     def delta(self, other: Loro) -> bytes:
         update: bytes = self.doc.export(self.loro.ExportMode.Updates(other.doc.oplog_vv))
         return update
+
+    def listen(self) -> None:
+        self.subscription = self.doc.subscribe_root(self._take_in)
+
+    def _take_in(self, event: Any) -> None:
+        for one in event.events:
+            updated = one.diff.diff.updated
+            self.heard |= {one.path[-1].index.key: updated} if len(one.path) > 1 else updated
 
 
 CONTENDERS: dict[str, tuple[str, Callable[[Path], Any]]] = {  # name -> package, adapter

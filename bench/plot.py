@@ -35,7 +35,7 @@ PLOTS = (
     Plot("size", "All records, bytes at rest", "build", "bytes"),
     Plot("open", "Opening them and reading one, ms", "open", "ms"),
     Plot("delta", "10,000 random edits: bytes to send", "delta", "bytes"),
-    Plot("apply", "10,000 random edits: ms to merge them, durably in fieldsync", "apply", "ms"),
+    Plot("apply", "10,000 random edits: ms to merge them and tell the app, durably in fieldsync", "apply", "ms"),
     Plot("growth", "Size after 10 overwrites of a field of each record, times before", "edit", "growth_x"),
     Plot("delete", "Deleting all records: bytes left of each", "delete", "bytes"),
 )

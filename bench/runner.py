@@ -22,6 +22,7 @@ from bench import data, peers
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+RUN_SECONDS_MAX = 3_600  # of one measurement
 RU_MAXRSS_BYTES = 1 if sys.platform == "darwin" else 1024
 TOPICS = (
     *("build", "open", "edit", "delta", "apply", "first_sync", "delete", "query", "kernels", "scale", "sketch", "idle"),
@@ -73,9 +74,12 @@ def runs(name: str, repeat: int) -> int:
 
 
 def run(name: str, contender: str, records: int) -> Result:
-    """One measurement in a new process; RuntimeError, with what it said, if it fails."""
+    """One measurement in a new process; RuntimeError, with what it said, if it fails or does not end."""
     command = [sys.executable, "-m", "bench.runner", name, contender, str(records)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{name} of {contender} took more than {RUN_SECONDS_MAX} s") from None
     if done.returncode:
         raise RuntimeError(f"{name} of {contender} failed:\n{done.stderr}")
     return Result(*json.loads(done.stdout))

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from bench import bench_scale, compare, data, peers, plot, runner
+from bench import bench_delta, bench_scale, clock, compare, data, peers, plot, runner
 from bench.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -15,8 +16,8 @@ FIGURES = {
     "build": {"s", "peak_mb", "bytes"},
     "open": {"ms", "read_all_s", "import_ms"},
     "edit": {"per_s", "batch_per_s", "growth_x"},
-    "delta": {"bytes", "ms", "first_bytes", "first_s"},
-    "apply": {"ms", "first_s"},
+    "delta": {"bytes", "ms", "opened_ms", "first_bytes", "first_s"},
+    "apply": {"ms", "bare_ms", "first_s"},
     "first_sync": {"s", "bytes", "taker_mb", "giver_mb"},
     "delete": {"s", "kept_bytes", "bytes"},
     "query": {"key_us", "indexed_us", "range_ms", "scan_ms", "count_ms"},
@@ -129,6 +130,66 @@ def test_contenders_that_disagree_fail(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(runner, "run", lambda _topic, contender, _count: runner.Result({"s": 1.0}, contender))
     assert main(["--only", "build", "--repeat", "1"]) == 1
     assert "different values" in capsys.readouterr().err
+
+
+def test_a_topic_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "bench.json"
+    file.write_text('{"query": {"fieldsync_key_us": 1.0, "sqlite3_key_us": 2.0}}')
+    written = []
+
+    def run(topic: str, contender: str, _count: int) -> runner.Result:
+        written.append((topic, list(json.loads(file.read_text()))))
+        if topic == "set":
+            raise RuntimeError(f"set of {contender} failed:\nthe disk is full")
+        return runner.Result({"key_us": 2.0}, "digest")
+
+    monkeypatch.setattr(runner, "run", run)
+    assert main(["--only", "query,set,scale", "--repeat", "1", f"--json={file}", f"--compare={file}"]) == 1
+    assert written[-1] == ("scale", ["query"])  # what there is, topic by topic
+    assert list(json.loads(file.read_text())) == ["query", "scale"]
+    told = capsys.readouterr()
+    assert "the disk is full" in told.err
+    assert told.err.endswith("failed: set\n")
+    assert "fieldsync_key_us / sqlite3_key_us: 0.5 -> 1, 100% worse" in told.out  # than what the file had before
+
+
+def test_a_contender_that_does_not_end_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "RUN_SECONDS_MAX", 0.01)
+    with pytest.raises(RuntimeError, match=r"build of fieldsync took more than 0\.01 s"):
+        runner.run("build", "fieldsync", 50)
+
+
+def test_seconds_may_be_the_processors(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(clock.CPU, "")
+    asked = []
+    run = lambda *_: asked.append(os.environ[clock.CPU]) or runner.Result({"key_us": 2.0}, "digest")  # noqa: E731
+    monkeypatch.setattr(runner, "run", run)
+    assert main(["--only", "query", "--repeat", "1", "--cpu"]) == 0
+    assert set(asked) == {"1"}
+    assert "seconds of the processor" in capsys.readouterr().out
+    own, ended = SimpleNamespace(process_time=lambda: 1.0), SimpleNamespace(ru_utime=0.25, ru_stime=0.125)
+    monkeypatch.setattr(clock, "time", own)
+    monkeypatch.setattr(clock.resource, "getrusage", {clock.resource.RUSAGE_CHILDREN: ended}.get)
+    assert clock.processor_seconds() == 1.375
+
+
+def test_an_app_is_told_of_each_record_that_was_edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard = []
+    hear = peers.Fieldsync.hear
+    monkeypatch.setattr(peers.Fieldsync, "hear", lambda peer, keys: hear(peer, keys) or heard.append((peer, set(keys))))
+    found = bench_delta.delivered("fieldsync", 50, tmp_path)
+    ((taker, keys),) = heard
+    records = data.records(50)
+    edits = data.edits([key for key, _ in records], 50, 2)
+    assert keys <= {edit.key for edit in edits}
+    wanted = data.edited(records, edits)
+    assert found.digest == data.digest(wanted)
+    assert {key: {name: getattr(taker.heard[key], name) for name in wanted[key]} for key in keys} == {
+        key: wanted[key] for key in keys
+    }
+    assert found.bare.size < found.first.size
 
 
 def test_a_contender_that_lost_a_value_fails(tmp_path: Path) -> None:

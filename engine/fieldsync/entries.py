@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from fieldsync.store import Entry
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 # past the arguments of __new__, which for each of many rows cost more than the tuple
 entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
+_incarnation_of = itemgetter(0, 1, 2)
 
 
 def runs_of(collection: int, numbers: Iterable[int], first: int) -> list[Entry]:
@@ -48,11 +50,15 @@ def compress(entries: Iterable[Entry]) -> list[Entry]:
 def compress_removals(removals: Iterable[Removal]) -> list[Entry]:
     """What the entries of a change of removals say: runs of the incarnations that it names."""
     runs: list[Entry] = []
-    for author, seq, n in sorted(removal[:3] for removal in removals):
-        if runs and runs[-1][:2] == (author, seq) and n == runs[-1].row + runs[-1].count:
-            runs[-1] = runs[-1]._replace(count=runs[-1].count + 1)
+    creator: tuple[int, int] = (-1, -1)  # of the run that may go on
+    end = -1
+    for author, seq, n, _ in sorted(removals, key=_incarnation_of):
+        if n == end and (author, seq) == creator:
+            last = runs[-1]
+            runs[-1] = entry((author, seq, last[2], last[3] + 1))
         else:
-            runs.append(Entry(author, seq, n, 1))
+            runs.append(entry((author, seq, n, 1)))
+        creator, end = (author, seq), n + 1
     return runs
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fieldsync import carrying, codec, record, thinning
 from fieldsync.apply import Arrival, Target, of_orphan
 from fieldsync.carrying import News
 from fieldsync.changes import REMOVING
-from fieldsync.limits import DOT_BYTES_MAX, LATE_ROUNDS_MAX, MOVED_BYTES_MAX, MOVES_FOLLOWED_MAX
+from fieldsync.heirs import Heirs
+from fieldsync.limits import DOT_BYTES_MAX, LATE_ROUNDS_MAX, MOVED_BYTES_MAX
 from fieldsync.store import KILLS
 from fieldsync.transaction import LocalChange
 from fieldsync.types import Kind
@@ -27,12 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fieldsync.carrying import Seen
-    from fieldsync.record import Removal
-    from fieldsync.store import Forward, Incarnation, Late, OrphanRow, Row, Writer
+    from fieldsync.heirs import Heir, Place
+    from fieldsync.store import Forward, Incarnation, Late, OrphanRow, Writer
 
 T = TypeVar("T")
 K = TypeVar("K")
-Place = tuple[str, int, str]  # scope, collection, key
 
 
 def follow(
@@ -49,31 +49,18 @@ def follow(
     change (author, seq) came from its author; only then is a wish in it followed.
     """
     headless, killed, thinned = writer.take_late()
-    if not (headless or killed or thinned) or not writer.has_forwards():
+    if not (headless or killed or thinned):
         return []
     owned = {scope.id for scope in writer.scopes() if owns(scope.name)}
     headless, killed, thinned = ([one for one in some if one.scope in owned] for some in (headless, killed, thinned))
     return _Follower(writer, wall_ms, mint, may_write, is_heard).follow(headless, killed, thinned)
 
 
-class _Heir(NamedTuple):
-    """As what an incarnation that was moved lives on."""
-
-    place: Place
-    row: Row
-    incarnation: Incarnation
-
-    @property
-    def living(self) -> bytes:
-        """Its cells."""
-        return record.incarnation(self.row.packed, self.incarnation) or b""
-
-
 @dataclass(slots=True)
 class _Late:
     """What came too late for one incarnation, which lives on elsewhere."""
 
-    heir: _Heir
+    heir: Heir
     orphans: list[OrphanRow] = field(default_factory=list)
     heard: list[OrphanRow] = field(default_factory=list)  # the same without wishes that may not be made
     parts: list[bytes] = field(default_factory=list)  # what of each can be written in one change
@@ -110,6 +97,7 @@ class _Follower:
         self._is_heard = is_heard
         self._wall_ms = wall_ms
         self._mint = mint
+        self._heirs = Heirs(writer)
         self._names = {known.id: known.name for known in writer.collections()}
 
     def follow(self, headless: list[Late], killed: list[Late], thinned: list[Late]) -> list[News]:
@@ -128,61 +116,18 @@ class _Follower:
                     news += written
         return news
 
-    def _heir(self, chain: list[Forward]) -> _Heir | None:
-        """As what an incarnation lives now that was moved so; None where it does not."""
-        last = chain[-1] if chain else None
-        scope = self._writer.scope(last.target) if last else None
-        if last is None or scope is None:
-            return None
-        for row in self._writer.by_key(last.collection, scope.id, [last.key]):
-            (living,) = record.incarnations(self._writer.dictionary, [row.packed])
-            if last.heir in living:
-                return _Heir((scope.name, last.collection, last.key), row, last.heir)
-        return None
-
-    def _chain(self, source: int, incarnation: Incarnation) -> list[Forward]:
-        """The moves of an incarnation, one after the other; none where they have no end."""
-        chain: list[Forward] = []
-        for _ in range(MOVES_FOLLOWED_MAX):
-            forward = self._writer.forward(source, incarnation)
-            if forward is None:
-                return chain
-            chain.append(forward)
-            scope = self._writer.scope(forward.target)
-            if scope is None:
-                return chain
-            source, incarnation = scope.id, forward.heir
-        return []
-
-    def _add_seen(
-        self,
-        sees: Seen,
-        chain: list[Forward],
-        heir: _Heir,
-        pieces: tuple[bytes, ...] = (),
-        removals: tuple[Removal, ...] = (),
-    ) -> None:
-        """Add what something that came late had seen of what lives at the end of its moves, and what that had seen."""
-        dictionary = self._writer.dictionary
-        found = carrying.seen(dictionary, chain[0], pieces, removals)
-        for forward in chain:
-            found = carrying.translated(dictionary, forward, found)
-        for cell in carrying.registers(dictionary, heir.living) if found else ():
-            if cell[:2] in found:
-                sees[cell.at].update((cell.dot, *cell.seen))
-
     # --- removals ---
 
     def _remove(self, source: int, removals: list[Late]) -> list[News]:
         """Remove records that were moved from a scope, and removed by who had not heard of that, where they live."""
-        found: dict[Place, dict[Incarnation, tuple[_Heir, Seen]]] = defaultdict(dict)
+        found: dict[Place, dict[Incarnation, tuple[Heir, Seen]]] = defaultdict(dict)
         followed: list[Incarnation] = []
         for late in removals:
-            chain = self._chain(source, late.incarnation)
-            heir = self._heir(chain)
+            chain = self._heirs.chain(source, late.incarnation)
+            heir = self._heirs.heir(chain)
             if heir is not None:
                 _, sees = found[heir.place].setdefault(heir.incarnation, (heir, defaultdict(set)))
-                self._add_seen(sees, chain, heir, removals=((*late.incarnation, late.item),))
+                self._heirs.add_seen(sees, chain, heir, removals=((*late.incarnation, late.item),))
                 followed.append(late.incarnation)
         for incarnation in followed:
             self._writer.drop_forward(source, incarnation)
@@ -193,7 +138,7 @@ class _Follower:
             for some in carrying.batches([row[1] for row in every], _weight_of_removals)
         ]
 
-    def _killing(self, heirs: dict[Incarnation, tuple[_Heir, Seen]]) -> tuple[str, Target]:
+    def _killing(self, heirs: dict[Incarnation, tuple[Heir, Seen]]) -> tuple[str, Target]:
         """The removal of some incarnations of one key: the scope, and what is to land there."""
         (scope, collection, key), row, _ = next(iter(heirs.values()))[0]
         removals = tuple(
@@ -203,10 +148,10 @@ class _Follower:
 
     def _thin(self, source: int, removals: list[Late]) -> list[News]:
         """Take elements and fields out of records that were moved from a scope, which were taken out of them there."""
-        found: dict[Incarnation, tuple[_Heir, set[thinning.Address]]] = {}
+        found: dict[Incarnation, tuple[Heir, set[thinning.Address]]] = {}
         for late in removals:
-            chain = self._chain(source, late.incarnation)
-            heir = self._heir(chain)
+            chain = self._heirs.chain(source, late.incarnation)
+            heir = self._heirs.heir(chain)
             if heir is not None:
                 found.setdefault(heir.incarnation, (heir, set()))[1].update(self._thinned(source, late, chain))
         rows: dict[Place, Target] = {}
@@ -272,8 +217,8 @@ class _Follower:
     def _gather(self, source: int, incarnations: list[Incarnation]) -> Iterable[_Late]:
         found: dict[tuple[Place, Incarnation], tuple[_Late, list[list[Forward]]]] = {}
         for orphan in self._writer.orphans(source, incarnations) if incarnations else ():
-            chain = self._chain(source, orphan.incarnation)
-            heir = self._heir(chain)
+            chain = self._heirs.chain(source, orphan.incarnation)
+            heir = self._heirs.heir(chain)
             if heir is None:
                 continue  # what was edited lives no more: that is the ledger's
             heard = carrying.heard(self._writer.dictionary, orphan, self._may_wish(heir.place[0]))
@@ -296,7 +241,7 @@ class _Follower:
         """What of it can be written in one change, what that had seen, and what it counts."""
         late.parts = carrying.topmost(self._writer.dictionary, late.heard)
         for orphan, part, chain in zip(late.orphans, late.parts, chains, strict=True):
-            self._add_seen(late.sees, chain, late.heir, pieces=(part,) if part else ())
+            self._heirs.add_seen(late.sees, chain, late.heir, pieces=(part,) if part else ())
             try:
                 late.forwards.append(self._count(chain[0], orphan._replace(packed=part), late))
             except ArithmeticError:  # infinities that cancel each other

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -14,7 +13,7 @@ from fieldsync.sqlite.layout import search_table
 from fieldsync.watch import Event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from collections.abc import Collection as Some
 
     from fieldsync.apply import Touched
@@ -29,12 +28,14 @@ R = TypeVar("R", bound=BaseRecord)
 SCOPE_NAME = "(SELECT name FROM fs_scope WHERE id=_scope)"
 
 
-@dataclass(frozen=True, slots=True)
 class Query(Generic[R]):
     """Records by conditions, in an order. Immutable: each method gives a new query."""
 
-    _replica: Replica
-    _plan: Plan
+    __slots__ = ("_plan", "_replica")
+
+    def __init__(self, replica: Replica, plan: Plan) -> None:
+        self._replica = replica
+        self._plan = plan
 
     def where(self, **conditions: Any) -> Query[R]:
         """With further conditions: field=value, or field__gt, __ge, __lt, __le, __ne, __in; also key and scope."""
@@ -126,7 +127,7 @@ class Query(Generic[R]):
     def _event(self, touched: list[Touched]) -> Event:
         """What touched keys mean for the query, as the records are now."""
         collection = self._plan.conditions.collection
-        event = Event()
+        event = Event([], [], [])
         with self._replica.store.reading() as reader:
             number, _ = self._table(reader)
             existed: dict[str, dict[str, bool]] = {}  # scope -> key -> was it there before the first of these commits
@@ -169,18 +170,30 @@ class Table(Query[R]):
 
 def find(reader: Reader, collection: Collection, key: str, scope: str | None) -> dict[str, Row]:
     """The rows of a key, by the names of their scopes: in one scope, or in all."""
-    if not isinstance(key, str):
-        raise TypeError(f"a key is a text, not {type(key).__name__}")
+    return find_each(reader, collection, [key], scope).get(key, {})
+
+
+def find_each(
+    reader: Reader, collection: Collection, keys: Sequence[str], scope: str | None
+) -> dict[str, dict[str, Row]]:
+    """As find, of many keys: those that have rows."""
+    for key in keys:
+        if not isinstance(key, str):
+            raise TypeError(f"a key is a text, not {type(key).__name__}")
     known = reader.collection(collection.name)
-    if known is None:
+    if known is None or not keys:
         return {}
     if scope is None:
-        scopes, rows = reader.scopes(), reader.by_key_anywhere(known.id, key)
+        scopes = reader.scopes()
+        rows = reader.by_key_anywhere(known.id, keys[0]) if len(keys) == 1 else reader.by_keys_anywhere(known.id, keys)
     else:
         held = reader.scope(scope)
-        scopes, rows = ([held], reader.by_key(known.id, held.id, [key])) if held else ([], [])
+        scopes, rows = ([held], reader.by_key(known.id, held.id, keys)) if held else ([], [])
     names = {held.id: held.name for held in scopes}
-    return {names[row.scope]: row for row in rows}
+    found: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        found.setdefault(row.key, {})[names[row.scope]] = row
+    return found
 
 
 def _records(collection: Collection, reader: Reader, scope: str, keys: list[str]) -> dict[str, BaseRecord]:
@@ -189,7 +202,11 @@ def _records(collection: Collection, reader: Reader, scope: str, keys: list[str]
     if known is None or held is None:
         return {}
     rows = reader.by_key(known.id, held.id, keys)
-    return {row.key: snapshot(collection, reader, row.key, scope, row.packed) for row in rows}
+    every = values_of_each(collection, reader, [row.packed for row in rows])
+    return {
+        row.key: collection.snapshot(row.key, scope, values, cells=(reader.dictionary, row.packed))
+        for row, values in zip(rows, every, strict=True)
+    }
 
 
 def only(collection: Collection, key: str, scopes: Some[str]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync.limits import WATCH_POLL_SECONDS, WATCH_QUEUE_EVENTS_MAX
 
@@ -16,13 +15,12 @@ if TYPE_CHECKING:
     from fieldsync.schema import BaseRecord
 
 
-@dataclass(slots=True)
-class Event:
+class Event(NamedTuple):
     """What one commit, or several that came close together, did to the records of a watch."""
 
-    created: list[BaseRecord] = field(default_factory=list)
-    updated: list[BaseRecord] = field(default_factory=list)
-    removed: list[tuple[str, str]] = field(default_factory=list)  # (scope, key)
+    created: list[BaseRecord]
+    updated: list[BaseRecord]
+    removed: list[tuple[str, str]]  # (scope, key)
 
     def __bool__(self) -> bool:
         return bool(self.created or self.updated or self.removed)
