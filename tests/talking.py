@@ -164,6 +164,25 @@ def check_usable(replica: Replica, scope: str = "old") -> None:
         tx.create("notes", scope=scope, key="after", text="still here")
 
 
+def greet(pair):
+    """For a fixture: the responder of a conversation in which both have said hello, and the frames it has sent."""
+    session = Session(pair.b, initiator=False)
+    session.receive(Session(pair.a, initiator=True).next_frame())
+    frames = []
+    while frame := session.next_frame():
+        frames.append(frame)
+    yield session, frames
+    session.close()
+    check_usable(pair.b)
+
+
+def open_three(folder, *declared):
+    """A hub, and two devices."""
+    return [
+        fs.open(folder / f"{name}.db", *declared, hub=name == "hub", durability="fast") for name in ("hub", "a", "b")
+    ]
+
+
 def meet(hub, *devices):
     """Each device syncs with the hub, twice, so that all hold the same."""
     for device in devices * 2:

@@ -13,7 +13,7 @@ from fieldsync.bundles import bundle
 from fieldsync.context import Context
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, NotFound
-from fieldsync.syncing import giving, messages
+from fieldsync.syncing import messages
 from fieldsync.syncing.frames import Bye, Packed, Stream
 
 
@@ -151,8 +151,7 @@ def test_in_any_order_and_again(replicas, databases, order):
     assert state(replicas["b"])["job/1"] == state(replicas["a"])["job/1"]
 
 
-def test_many_chunks(replicas, databases, monkeypatch):
-    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
+def test_many_chunks(replicas, databases, single_changes):
     for _ in range(5):
         with databases["a"].write() as tx:
             tx.create("notes", scope="job/1", text="x")

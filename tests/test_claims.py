@@ -6,9 +6,9 @@ import os
 import random
 
 import pytest
+from tests.members import Members, sync
 from tests.simulation import outcomes
 from tests.simulation.doubt import doubting
-from tests.test_membership import Network, sync
 
 from fieldsync.context import Context
 from fieldsync.errors import IdentityError, LimitExceeded
@@ -21,18 +21,16 @@ DOUBTED_SEEDS = max(40, int(os.environ.get("FIELDSYNC_SEEDS", "0")) // 10)  # sc
 
 
 @pytest.fixture
-def network(tmp_path):
-    network = Network(tmp_path)
-    yield network
-    for node in network.nodes:
-        assert node.identity.name == "eve" or node.db.verify().faults == []  # hers says what is not so
-        node.db.close()
+def members(tmp_path):
+    with Members(tmp_path) as members:
+        yield members
+        members.check(but="eve")  # hers says what is not so
 
 
 @pytest.fixture
-def three(network):
+def three(members):
     """A hub, ada and eve, who both may write job/1 and have synced; ada has records that nobody else has."""
-    hub, ada, eve = network.hub, network.device("ada", write=["job/*"]), network.device("eve", write=["job/1"])
+    hub, ada, eve = members.hub, members.device("ada", write=["job/*"]), members.device("eve", write=["job/1"])
     hub.write("job/1", "h", text="as it was")
     hub.write("job/2", "other")
     for node in (ada, eve):
@@ -98,10 +96,10 @@ def test_what_she_claims_of_a_scope_that_she_may_not_write_counts_for_nothing(li
     assert hub.keys("job/2") == ["mine 0", "mine 1", "mine 2", "other", "second"]
 
 
-def test_who_is_lied_to_on_the_way_misses_nothing(three, network):
+def test_who_is_lied_to_on_the_way_misses_nothing(three, members):
     """Eve claims to ben what ada has written and will write; ben gets it all the same, from a hub and from ada."""
     hub, ada, eve = three
-    ben = network.device("ben", write=["job/*"])
+    ben = members.device("ben", write=["job/*"])
     ben.db.enter("job/1")
     for node in (ben, eve):
         sync(node, hub)
@@ -246,13 +244,13 @@ def test_changes_that_make_a_context_too_large_are_refused(three, monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_whatever_is_claimed_the_honest_hold_all_that_they_wrote(network, seed):
+def test_whatever_is_claimed_the_honest_hold_all_that_they_wrote(members, seed):
     """Random sessions of a hub, three who are honest, and eve, who claims now and then what they will write next."""
     chance = random.Random(seed)
     names = ("ada", "ben", "carl", "eve")
-    honest = [network.device(name, write=["job/1"]) for name in names]
+    honest = [members.device(name, write=["job/1"]) for name in names]
     eve = honest.pop()
-    network.hub.write("job/1", "h")
+    members.hub.write("job/1", "h")
     for node in (*honest, eve):
         node.db.enter("job/1")
     written = set()
@@ -262,17 +260,17 @@ def test_whatever_is_claimed_the_honest_hold_all_that_they_wrote(network, seed):
             one.write("job/1", f"{number}")
             written |= {f"{number}"} if one is not eve else set()
         elif one is eve:
-            authors = context_of(network.hub, "job/1").authors()
+            authors = context_of(members.hub, "job/1").authors()
             dots = Context.of((authors[i : i + 8], 1, chance.randrange(1, 50)) for i in range(0, len(authors), 8))
             claim(eve, dots, chance.choice([NOTHING, dots]))
         else:
-            sync(one, chance.choice([network.hub, eve, *(set(honest) - {one})]))
+            sync(one, chance.choice([members.hub, eve, *(set(honest) - {one})]))
     assert written
     for node in 2 * honest:
-        sync(node, network.hub)
-    for node in (network.hub, *honest):
+        sync(node, members.hub)
+    for node in (members.hub, *honest):
         assert written <= set(node.keys("job/1"))
-        assert node.digests()["job/1"] == network.hub.digests()["job/1"]
+        assert node.digests()["job/1"] == members.hub.digests()["job/1"]
 
 
 @pytest.mark.timeout(0)

@@ -35,20 +35,6 @@ def wide(monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command as the shell would; gives exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["fieldsync", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return ended.value.code or 0, told.out, told.err
-
-    return run
-
-
-@pytest.fixture
 def table(tmp_path):
     path = tmp_path / "orders [1] {2}.csv"
     path.write_text(TABLE)

@@ -5,8 +5,8 @@ import datetime as dt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.talking import meet, met, open_replica
-from tests.test_membership import Network, sync
+from tests.members import sync
+from tests.talking import meet, met, open_replica, open_three
 
 import fieldsync as fs
 from fieldsync.database import Database
@@ -24,8 +24,7 @@ class Order(fs.Record, table="orders"):
 @pytest.fixture
 def fleet(tmp_path):
     """A hub and two devices that hold two records."""
-    hub = fs.open(tmp_path / "hub.db", Order, hub=True, durability="fast")
-    devices = [fs.open(tmp_path / f"{name}.db", Order, durability="fast") for name in "ab"]
+    hub, *devices = open_three(tmp_path, Order)
     with hub.write() as tx:
         for key in ("o-1", "o-2"):
             tx.create(Order, scope=SCOPE, key=key)
@@ -131,12 +130,11 @@ def test_only_claims_of_a_conflict_settle_it(fleet, claim):
     assert len(a.conflicts()) == 2
 
 
-def test_claims_name_the_devices_of_an_organisation(tmp_path):
+def test_claims_name_the_devices_of_an_organisation(members):
     """Whoever opens the file, with an identity or without."""
-    network = Network(tmp_path)
-    hub = network.hub
+    hub = members.hub
     hub.db.replica.keep_audit()
-    ada, ben = (network.device(name, write=["*"]) for name in ("ada", "ben"))
+    ada, ben = (members.device(name, write=["*"]) for name in ("ada", "ben"))
     ada.write(SCOPE, "n-1", text="", state="")
     sync(ada, hub)
     ben.db.enter(SCOPE)
@@ -147,9 +145,8 @@ def test_claims_name_the_devices_of_an_organisation(tmp_path):
     for node in (ada, ben, ada):
         sync(node, hub)
     assert [entry.device for entry in hub.db.audit(key="n-1")] == ["ada", "ada", "ben"]
-    for node in network.nodes:
-        node.db.close()
-        with fs.open(tmp_path / f"{node.identity.name}.db") as database:
+    for node in members.nodes:
+        with fs.open(node.db.path) as database:
             (conflict,) = database.conflicts()
             assert {claim.device: claim.value for claim in conflict.claims} == {"ada": "ada", "ben": "ben"}
             assert "by ben" in str(conflict)

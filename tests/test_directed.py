@@ -24,14 +24,9 @@ from fieldsync.errors import NotDelivered
 from fieldsync.syncing import giving
 from fieldsync.syncing.memory import join
 
+pytestmark = pytest.mark.usefixtures("single_changes")
 DECLARE, STREAM, SKETCH = 2, 3, 8
 SCOPE, YEAR_MS = "job/1", 31_557_600_000
-
-
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch):
-    """Each change in a frame of its own."""
-    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
 
 
 def devices_of(world, *names):

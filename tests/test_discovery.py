@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.networks import Network, eventually, fill, keys
+from tests.networks import eventually, fill, keys
 
 from fieldsync.network import discovery
 from fieldsync.network.agent import Agent
@@ -92,35 +92,33 @@ def test_devices_hear_of_each_other_and_of_no_others(local):
     asyncio.run(listen())
 
 
-def test_agents_find_each_other_and_sync(local, tmp_path, monkeypatch):
+def test_agents_find_each_other_and_sync(local, network, monkeypatch):
     monkeypatch.setattr(
         "fieldsync.network.discovery.Discovery.__init__",
         lambda self, *arguments, real=Discovery.__init__: real(self, *arguments, interfaces=local),
     )
-    with Network(tmp_path) as network:
-        ada, ben = network.device("ada", "job/7"), network.device("ben", "job/7")
-        with Agent(ada[0], lan=True, identity=ada[1]) as one, Agent(ben[0], lan=True, identity=ben[1]) as two:
-            fill(ada[0], "job/7", "a")
-            fill(ben[0], "job/7", "b")
-            eventually(lambda: keys(ada[0]) == keys(ben[0]) == {("job/7", "a"), ("job/7", "b")})
-            assert one.status.is_connected
-            assert two.status.is_connected
-            eventually(lambda: len(one._keeper._lines) == len(two._keeper._lines) == 1)
-            eventually(lambda: [peer.name for peer in one.status.peers] == ["ben"])
+    ada, ben = network.device("ada", "job/7"), network.device("ben", "job/7")
+    with Agent(ada[0], lan=True, identity=ada[1]) as one, Agent(ben[0], lan=True, identity=ben[1]) as two:
+        fill(ada[0], "job/7", "a")
+        fill(ben[0], "job/7", "b")
+        eventually(lambda: keys(ada[0]) == keys(ben[0]) == {("job/7", "a"), ("job/7", "b")})
+        assert one.status.is_connected
+        assert two.status.is_connected
+        eventually(lambda: len(one._keeper._lines) == len(two._keeper._lines) == 1)
+        eventually(lambda: [peer.name for peer in one.status.peers] == ["ben"])
 
 
-def test_where_there_is_no_multicast_it_says_so(tmp_path, monkeypatch):
+def test_where_there_is_no_multicast_it_says_so(network, monkeypatch):
     def refuse(**_):
         raise OSError("no such device")
 
     monkeypatch.setattr(discovery._zeroconf().asyncio, "AsyncZeroconf", refuse)
-    with Network(tmp_path) as network:
-        ada, identity = network.device("ada")
-        with Agent(ada, lan=True, identity=identity) as agent:
-            eventually(lambda: "no peers can be found on this network: no such device" in agent.status.why_not)
+    ada, identity = network.device("ada")
+    with Agent(ada, lan=True, identity=identity) as agent:
+        eventually(lambda: "no peers can be found on this network: no such device" in agent.status.why_not)
 
 
-def test_a_network_that_did_not_allow_it_is_asked_again(tmp_path, monkeypatch):
+def test_a_network_that_did_not_allow_it_is_asked_again(network, monkeypatch):
     asked = []
 
     def refuse(**_):
@@ -129,10 +127,9 @@ def test_a_network_that_did_not_allow_it_is_asked_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(discovery._zeroconf().asyncio, "AsyncZeroconf", refuse)
     monkeypatch.setattr("fieldsync.network.keeper.RETRY_SECONDS_MAX", 0.01)
-    with Network(tmp_path) as network:
-        ada, identity = network.device("ada")
-        with Agent(ada, lan=True, identity=identity):
-            eventually(lambda: len(asked) > 2)
+    ada, identity = network.device("ada")
+    with Agent(ada, lan=True, identity=identity):
+        eventually(lambda: len(asked) > 2)
 
 
 def test_an_answer_that_is_lost_is_asked_for_again(monkeypatch):

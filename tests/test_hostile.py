@@ -10,7 +10,7 @@ from pathlib import Path
 import msgpack
 import pytest
 from tests.simulation.audit import audit
-from tests.talking import NOW_MS, Pair, Talk, check_usable, make_files, open_replica, record_talk, state
+from tests.talking import NOW_MS, Pair, Talk, check_usable, open_replica, record_talk, state
 
 from fieldsync.context import Context
 from fieldsync.database import Database
@@ -25,54 +25,18 @@ from fieldsync.limits import (
     SKETCH_SYMBOLS_MAX,
 )
 from fieldsync.rebuild import rebuild
-from fieldsync.syncing import existence, giving, messages, parting, reconcile
+from fieldsync.syncing import existence, messages, parting, reconcile
 from fieldsync.syncing.exchange import Declaration
 from fieldsync.syncing.frames import Answer, Ask, Declare, Sketch, Stream, Want
 from fieldsync.syncing.reconcile import SYMBOL_BYTES
 from fieldsync.syncing.session import Session
 
+pytestmark = pytest.mark.usefixtures("small_chunks")
 DECLARE, STREAM, SETTLED, WANT, SKETCH, ASK, ANSWER, PART = 2, 3, 4, 7, 8, 9, 10, 16
 BYE, AGAIN, EAGER, DIFFER = 5, 11, 12, 13
 NOTHING = Declaration(Context(), Context(), [])
 STRANGER = b"stranger"
 SEEDS = int(os.environ.get("FIELDSYNC_SEEDS", "100"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _small_chunks():
-    """Streams of several frames."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(giving, "CHUNK_CELLS_TARGET", 6)
-        yield
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    return make_files(tmp_path_factory.mktemp("files"))
-
-
-@pytest.fixture(scope="module")
-def recorded(files, tmp_path_factory):
-    return record_talk(files, tmp_path_factory.mktemp("recorded"))
-
-
-@pytest.fixture
-def pair(files, tmp_path):
-    with Pair(files, tmp_path) as pair:
-        yield pair
-
-
-@pytest.fixture
-def met(pair):
-    """The responder of a conversation in which both have said hello, and the frames it has sent."""
-    session = Session(pair.b, initiator=False)
-    session.receive(Session(pair.a, initiator=True).next_frame())
-    frames = []
-    while frame := session.next_frame():
-        frames.append(frame)
-    yield session, frames
-    session.close()
-    check_usable(pair.b)
 
 
 def stream_of(streams, count=1, authors=STRANGER, fields=(), collections=("orders",)):
@@ -111,8 +75,8 @@ def stream_of(streams, count=1, authors=STRANGER, fields=(), collections=("order
         stream_of([(0, b"\x00" + b"\xff" * 9 + b"\x01" * 3), *[(0, b"")] * 5]),
     ],
 )
-def test_lies_about_sizes_and_names_are_refused(met, frame):
-    session, _ = met
+def test_lies_about_sizes_and_names_are_refused(greeted, frame):
+    session, _ = greeted
     session.receive(messages.encode(Declare(0, NOTHING)))
     with pytest.raises(DecodeError):
         session.receive(frame)

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from tests.networks import Network, eventually, fill
+from tests.networks import eventually, fill
 
 import fieldsync as fs
 from fieldsync.errors import IdentityError
@@ -19,12 +19,6 @@ from fieldsync.network.metrics import Metric, one, render
 from fieldsync.trust.desk import ask
 from fieldsync.trust.enrolment import enrol, invite
 from fieldsync.trust.membership import membership_of
-
-
-@pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from tests.test_identity import admit
-from tests.test_membership import NOW_MS, Network, sync
+from tests.members import admit, sync
+from tests.talking import NOW_MS
 from typer.testing import CliRunner
 
 import fieldsync as fs
@@ -20,19 +20,10 @@ from fieldsync.trust.rights import Reason
 
 
 @pytest.fixture
-def network(tmp_path):
-    network = Network(tmp_path)
-    yield network
-    for node in network.nodes:
-        assert node.db.verify().faults == []
-        node.db.close()
-
-
-@pytest.fixture
-def annex(network):
+def annex(members):
     """A second hub, which has met the first."""
-    annex = network.add(network.organisation.create_hub(network.folder / "hub2", "annex", NOW_MS), hub=True)
-    sync(annex, network.hub)
+    annex = members.second_hub("annex")
+    sync(annex, members.hub)
     return annex
 
 
@@ -41,56 +32,56 @@ def shown(node):
     return node.identity.peer_of(encode(node.identity.chain[0]))
 
 
-def test_the_root_revokes_a_hub_and_any_device_carries_the_word(network, annex):
-    ada, ben = (network.device(name, write=["job/1"]) for name in ("ada", "ben"))
-    hubs.revoke(ada.membership, network.organisation, "office")
+def test_the_root_revokes_a_hub_and_any_device_carries_the_word(members, annex):
+    ada, ben = (members.device(name, write=["job/1"]) for name in ("ada", "ben"))
+    hubs.revoke(ada.membership, members.organisation, "office")
     sync(ada, ben)
     with pytest.raises(IdentityError, match="revoked"):
-        ben.membership.trust(shown(network.hub))
+        ben.membership.trust(shown(members.hub))
     sync(ada, annex)
     assert annex.membership.roll.hubs() == [annex.device]
     assert annex.membership.roll.why_not_write(ada.device, "job/1", NOW_MS) is None  # what it said before counts
 
 
-def test_what_is_here_of_a_hub_that_is_out_counts_and_no_more(network, annex):
-    ada = network.device("ada", write=["job/1"])
+def test_what_is_here_of_a_hub_that_is_out_counts_and_no_more(members, annex):
+    ada = members.device("ada", write=["job/1"])
     ada.db.enter("job/1")
-    network.hub.write("job/1", "good")
+    members.hub.write("job/1", "good")
     for node in (ada, annex):
-        sync(node, network.hub)
-    hubs.revoke(ada.membership, network.organisation, network.hub.device)
-    network.hub.write("job/1", "late")
-    with network.hub.db.replica.store.reading() as reader:
+        sync(node, members.hub)
+    hubs.revoke(ada.membership, members.organisation, members.hub.device)
+    members.hub.write("job/1", "late")
+    with members.hub.db.replica.store.reading() as reader:
         author = reader.dictionary.author(reader.scope("job/1").author)
     assert ada.membership.roll.last_counted(author) == 1
-    hubs.revoke(annex.membership, network.organisation, "office", keep=False)
+    hubs.revoke(annex.membership, members.organisation, "office", keep=False)
     assert annex.membership.roll.last_counted(author) == 0
 
 
 @pytest.mark.parametrize(
     ("name", "why"), [("nobody", "no hub"), ("ada", "no hub"), ("twin", "several hubs"), ("office", "another")]
 )
-def test_whom_the_root_cannot_revoke_so(network, name, why):
-    ada, root = network.device("ada", write=["job/1"]), network.organisation
+def test_whom_the_root_cannot_revoke_so(members, name, why):
+    ada, root = members.device("ada", write=["job/1"]), members.organisation
     for number in range(2):
-        twin = network.add(root.create_hub(network.folder / f"twin{number}", "twin", NOW_MS), hub=True)
-        network.nodes.remove(twin)
-        sync(twin, network.hub)
+        twin = members.add(root.create_hub(members.folder / f"twin{number}", "twin", NOW_MS), hub=True)
+        members.nodes.remove(twin)
+        sync(twin, members.hub)
         twin.db.close()
-        (network.folder / "twin.db").unlink()
-    sync(ada, network.hub)
+        (members.folder / "twin.db").unlink()
+    sync(ada, members.hub)
     if why == "another":
-        root = Organisation.create(network.folder / "other", "Acme", NOW_MS)
+        root = Organisation.create(members.folder / "other", "Acme", NOW_MS)
     with pytest.raises(IdentityError, match=why):
         hubs.revoke(ada.membership, root, name)
 
 
-def test_whoever_a_stolen_key_admits_is_not_spoken_to(network, annex):
+def test_whoever_a_stolen_key_admits_is_not_spoken_to(members, annex):
     """Its devices pass TLS, as the root once certified its key; nothing more."""
-    ada = network.device("ada", write=["job/1"])
+    ada = members.device("ada", write=["job/1"])
     sync(ada, annex)
-    hubs.revoke(annex.membership, network.organisation, "office", stolen=True)
-    spy = admit(network.hub.identity, network.folder / "spy", "spy", NOW_MS)
+    hubs.revoke(annex.membership, members.organisation, "office", stolen=True)
+    spy = admit(members.hub.identity, members.folder / "spy", "spy", NOW_MS)
     peer = spy.peer_of(encode(spy.chain[0]))
     with pytest.raises(IdentityError, match="who admitted the device was revoked"):
         annex.membership.trust(peer)
@@ -98,15 +89,15 @@ def test_whoever_a_stolen_key_admits_is_not_spoken_to(network, annex):
         annex.membership.trust(shown(ada))
 
 
-def test_another_hub_adopts_what_counts(network, annex):
+def test_another_hub_adopts_what_counts(members, annex):
     """Devices keep what they may, those who are out stay out, and ada's next certificate is the other hub's."""
-    ada, out = network.device("ada", write=["job/1"], assign=["job/*"]), network.device("out", write=["job/1"])
-    network.hub.membership.assign(ada.device, ["job/1"])
-    network.hub.membership.revoke(out.device)
-    sync(annex, network.hub)
+    ada, out = members.device("ada", write=["job/1"], assign=["job/*"]), members.device("out", write=["job/1"])
+    members.hub.membership.assign(ada.device, ["job/1"])
+    members.hub.membership.revoke(out.device)
+    sync(annex, members.hub)
     annex.now_ms += 1000
     assert hubs.adopt(annex.membership, "office") == sorted([ada.device, out.device])
-    hubs.revoke(annex.membership, network.organisation, "office", stolen=True)
+    hubs.revoke(annex.membership, members.organisation, "office", stolen=True)
     ada.db.enter("job/1")
     ada.write("job/1", "a")
     sync(ada, annex)
@@ -118,11 +109,11 @@ def test_another_hub_adopts_what_counts(network, annex):
     assert ada.membership.renewed().chain[1] == annex.identity.issuer.certificate
 
 
-def test_only_a_hub_adopts_and_only_what_counts(network, annex):
-    ada = network.device("ada", write=["job/1"])
+def test_only_a_hub_adopts_and_only_what_counts(members, annex):
+    ada = members.device("ada", write=["job/1"])
     with pytest.raises(IdentityError, match="only a hub"):
         hubs.adopt(ada.membership, "office")
-    hubs.revoke(annex.membership, network.organisation, "office", stolen=True)
+    hubs.revoke(annex.membership, members.organisation, "office", stolen=True)
     with pytest.raises(IdentityError, match="admits devices"):
         hubs.adopt(annex.membership, "office")
 

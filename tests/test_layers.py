@@ -15,11 +15,11 @@ import fieldsync
 PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("network", "trust", "syncing", "bundles"),
-    *("errors", "limits", "clock", "codec", "context", "syncing.reconcile", "trust.signing", "trust.rights"),
-    *("types", "documents", "texts", "record", "store", "changes", "entries", "apply", "plain"),
-    *("pending", "transaction", "trimming", "leaving"),
+    *("errors", "limits", "clock", "files", "codec", "context", "syncing.reconcile", "trust.signing", "trust.rights"),
+    *("types", "documents", "texts", "record", "store", "changes", "entries", "indexing", "apply", "plain"),
+    *("warm", "pending", "transaction", "trimming", "leaving"),
     *("trust.statements", "trust.grants", "trust.control"),
-    *("carrying", "thinning", "forwarding", "moving"),
+    *("carrying", "thinning", "heirs", "forwarding", "moving"),
     *("values", "converting", "edits", "search", "fields", "annotations", "records", "collection", "schema"),
     *("draft", "query", "columns"),
     *(
@@ -31,9 +31,11 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "sqlite.inspection",
         "sqlite.memory",
         "sqlite.lately",
+        "sqlite.tails",
         "sqlite.reader",
         "sqlite.rows",
         "sqlite.declaring",
+        "sqlite.warming",
         "sqlite.writer",
         "sqlite.store",
         "sqlite",
@@ -107,7 +109,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     *("network.discovery", "network.keeper", "network.metrics", "network.hub"),
     *("template", "guessing", "tables", "loading"),
     *("live", "copies", "holding", "history", "database", "network.agent", "fieldsync"),
-    *("samples", "progress", "device", "demo.teller", "demo.story", "demo.scene"),
+    *("samples", "progress", "device", "child", "demo.teller", "demo.story", "demo.scene"),
     *("demo.founding", "demo.meeting", "demo.returning", "demo"),
     *("cli.terminal", "cli.options", "cli.records", "cli.scopes", "cli.network", "cli.care"),
     *("cli.hubs", "cli.members", "cli"),
@@ -125,19 +127,26 @@ EXCEPTIONS = {
     ("sqlite.store", "os.urandom"),  # the name of a new file's replica: not passed in yet
 }
 CALLERS = {  # of kernels: one each
+    "authorship": {"record"},
     "carry": {"carrying"},
-    "chunk": {"changes"},
+    "chunk_decode": {"changes"},
+    "chunk_encode": {"changes"},
     "codec": {"codec"},
     "diff": {"context"},
     "existence": {"syncing.existence"},
+    "fresh": {"record"},
     "merge": {"record"},
     "numbers": {"sqlite.layout"},
     "plain": {"plain"},
+    "read": {"record"},
+    "removals": {"record"},
     "sketch": {"syncing.reconcile"},
     "update": {"documents"},
+    "write": {"record"},
 }
 LATE = (
     *("msgpack", "websockets", "zeroconf", "pycrdt", "cryptography", "typer", "rich", "asyncio"),
+    *("dataclasses", "inspect", "logging"),
     *("fieldsync.conflicts", "fieldsync.loading", "fieldsync.moving", "fieldsync.recording", "fieldsync.syncing"),
 )
 

@@ -23,12 +23,6 @@ STREAM = 3
 
 
 @pytest.fixture
-def hub(tmp_path):
-    with fs.open(tmp_path / "hub.db", hub=True, durability="fast") as hub:
-        yield hub
-
-
-@pytest.fixture
 def db(tmp_path, hub):
     """A device with a change that the hub has, and two that it has not."""
     with fs.open(tmp_path / "a.db", durability="fast") as db:
@@ -117,7 +111,7 @@ def test_without_an_escrow_nothing_is_left(db, tmp_path, monkeypatch, place):
     def fail(*_):
         raise OSError("no room")
 
-    monkeypatch.setattr(bundle.os, "fsync", fail)
+    monkeypatch.setattr("fieldsync.files.os.fsync", fail)
     with pytest.raises(OSError, match=r"no room|No such file"):
         db.leave(SCOPE, escrow=tmp_path / place)
     assert keys(db) == ["o-2", "o-3"]
@@ -264,7 +258,8 @@ def test_what_a_hub_has_by_way_of_others_waits_for_nobody(hub, tmp_path):
 
         def meet_ben_first(side, frame):
             if frame[0] == STREAM and side is talk.sides[0] and not ada["orders"].get("b"):
-                ada.sync(ben)
+                with fs.open(ada.path, durability="fast") as beside:  # as another process, which knows of no session
+                    beside.sync(ben)
             side.receive(frame)
 
         talk = Talk.between(ada.replica, hub.replica)

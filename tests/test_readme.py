@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.test_schema import mypy
+from tests.checker import mypy
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 ALL_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

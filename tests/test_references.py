@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.members import sync
 
 import fieldsync as fs
 
@@ -201,6 +202,18 @@ def test_what_was_deleted_and_by_whom(db, hub):
     assert "moved" not in str(heard)
     assert (heard.deed,) == hub.why(Order, "o-1").traces[0].removed
     assert not heard.deed.is_pending  # it is at a hub
+
+
+def test_who_deleted_it_is_a_device_in_an_organisation(members):
+    ada = members.device("ada", write=[HERE])
+    ada.write(HERE, "o-1")
+    ada.write(HERE, "v-1", order="o-1")
+    sync(ada, members.hub)
+    change(ada.db, "delete", "notes", "o-1")
+    sync(ada, members.hub)
+    way = members.hub.db.follow(members.hub.db["notes"].get("v-1"), "order", "notes")
+    assert (way.state, way.deed.device) == ("deleted", "ada")
+    assert str(way).startswith("notes 'o-1' was deleted by ada on ")
 
 
 def test_what_was_made_again_is_there(db):

@@ -6,7 +6,6 @@ from tests.simulation.audit import audit
 from tests.talking import Order, Talk, open_replica, state
 
 from fieldsync.database import Database
-from fieldsync.syncing import giving
 from fieldsync.syncing.session import Session
 from fieldsync.trust import rights as trust
 
@@ -107,8 +106,7 @@ def test_what_a_lost_change_had_replaced_comes_back(make):
     assert one[Order].get("o-0").status == "one"
 
 
-def test_what_was_held_in_part_and_lost_comes_back(make, monkeypatch):
-    monkeypatch.setattr(giving, "CHUNK_CELLS_TARGET", 1)
+def test_what_was_held_in_part_and_lost_comes_back(make, single_changes):
     giver, taker = make("giver"), make("taker")
     with giver.write() as tx:
         for key in "xy":

@@ -6,7 +6,7 @@ import http.client
 import pytest
 import websockets.asyncio.server
 import websockets.exceptions
-from tests.test_membership import Network, sync
+from tests.members import sync
 
 import fieldsync as fs
 from fieldsync.context import Context
@@ -20,93 +20,85 @@ from fieldsync.trust.statements import Grant
 NOBODY = b"nobody's"
 
 
-@pytest.fixture
-def network(tmp_path):
-    made = Network(tmp_path)
-    yield made
-    for node in made.nodes:
-        node.db.close()
-
-
-def test_who_names_scopes_without_end_has_a_hub_enter_so_many(network, monkeypatch):
+def test_who_names_scopes_without_end_has_a_hub_enter_so_many(members, monkeypatch):
     """Those that hold something count for nothing, and who brings one of his own is let in as long as there is room."""
     monkeypatch.setattr("fieldsync.syncing.greeting.SCOPES_EMPTY_MAX", 5)
-    ada, eve = network.device("ada", write=["job/*"]), network.device("eve", read=["job/*"])
+    ada, eve = members.device("ada", write=["job/*"]), members.device("eve", read=["job/*"])
     ada.write("job/here", "a")
-    sync(ada, network.hub)
+    sync(ada, members.hub)
     eve.db.enter(*(f"job/{number}" for number in range(20)))
-    report, _, _ = sync(eve, network.hub)
-    assert len(network.hub.db.scopes()) == 5 + 2  # job/here, and control
+    report, _, _ = sync(eve, members.hub)
+    assert len(members.hub.db.scopes()) == 5 + 2  # job/here, and control
     assert {one.code for one in report.refusals} == {Reason.NOT_HELD}
     assert len(report.refusals) == 15
-    sync(network.hub, eve)  # and so it is where the hub dials
-    assert len(network.hub.db.scopes()) == 5 + 2  # job/here, and control
+    sync(members.hub, eve)  # and so it is where the hub dials
+    assert len(members.hub.db.scopes()) == 5 + 2  # job/here, and control
 
 
-def test_one_device_is_remembered_by_so_many_pairs(network):
+def test_one_device_is_remembered_by_so_many_pairs(members):
     """However often it comes as somebody new, or with other scopes: others are not forgotten for that."""
-    ada, eve = (network.device(name, write=["job/*"]) for name in ("ada", "eve"))
-    sync(ada, network.hub)
+    ada, eve = (members.device(name, write=["job/*"]) for name in ("ada", "eve"))
+    sync(ada, members.hub)
     for number in range(3 * PAIRS_OF_DEVICE_MAX):
         eve.db.replica.id = number.to_bytes(16)
         eve.db.enter(f"job/{number}")
         with eve.db.replica.store.writing() as writer:
-            writer.drop_pair(peer_id(network.hub.device))
-        sync(eve, network.hub)
-    with network.hub.db.replica.store.reading() as reader:
+            writer.drop_pair(peer_id(members.hub.device))
+        sync(eve, members.hub)
+    with members.hub.db.replica.store.reading() as reader:
         (count,) = reader.sql("SELECT count(*) FROM fs_pair", ())[1][0]
     assert count <= 1 + PAIRS_OF_DEVICE_MAX + 1  # as ada's, and as who eve was when she enrolled
-    assert sync(ada, network.hub)[0].round_trips == 1
+    assert sync(ada, members.hub)[0].round_trips == 1
 
 
-def test_with_an_identity_nobody_is_met_who_does_not_prove_who_he_is(network):
-    ada = network.device("ada", write=["job/*"])
+def test_with_an_identity_nobody_is_met_who_does_not_prove_who_he_is(members):
+    ada = members.device("ada", write=["job/*"])
     with pytest.raises(fs.SyncError, match="wss://"):
         ada.db.sync("ws://127.0.0.1:9", identity=ada.identity)
 
 
-def moved_away(network, eve):
+def moved_away(members, eve):
     """A record that eve has, and that ada moved to where eve may not read, and wrote to."""
-    ada = network.device("ada", write=["job/*", "secret"])
+    ada = members.device("ada", write=["job/*", "secret"])
     ada.db.enter("job/1", "secret")
     eve.db.enter("job/1", "job/2")
     ada.write("job/1", "k", text="hello")
     for one in (ada, eve):
-        sync(one, network.hub)
+        sync(one, members.hub)
     with ada.db.write() as tx:
         tx.move("notes", "k", scope="job/1", to="secret")
     for _ in range(2):
-        sync(ada, network.hub)
+        sync(ada, members.hub)
     with ada.db.write() as tx:
         tx.update("notes", "k", scope="secret", text="the plan")
-    sync(ada, network.hub)
+    sync(ada, members.hub)
     return ada
 
 
-def wish_late(network, eve):
+def wish_late(members, eve):
     """She has not heard of the move, and wishes another."""
     with eve.db.write() as tx:
         tx.update("notes", "k", scope="job/1", late="too")
         tx.move("notes", "k", scope="job/1", to="job/2")
-    frames = [frame for _ in range(2) for frame in sync(eve, network.hub)[2]]
-    assert network.hub.db.verify().fault_count == 0
+    frames = [frame for _ in range(2) for frame in sync(eve, members.hub)[2]]
+    assert members.hub.db.verify().fault_count == 0
     return frames
 
 
-def test_a_late_wish_brings_back_nothing_from_where_one_may_not_write(network):
-    eve = network.device("eve", write=["job/1", "job/2"])
-    moved_away(network, eve)
-    frames = wish_late(network, eve)
-    assert (network.hub.keys("secret"), network.hub.keys("job/2"), eve.keys("job/2")) == (["k"], [], [])
-    assert network.hub.db["notes"].get("k", scope="secret").late == "too"  # the rest of it follows
+def test_a_late_wish_brings_back_nothing_from_where_one_may_not_write(members):
+    eve = members.device("eve", write=["job/1", "job/2"])
+    moved_away(members, eve)
+    frames = wish_late(members, eve)
+    assert (members.hub.keys("secret"), members.hub.keys("job/2"), eve.keys("job/2")) == (["k"], [], [])
+    assert members.hub.db["notes"].get("k", scope="secret").late == "too"  # the rest of it follows
     assert not any(b"the plan" in frame for frame in frames)
 
 
-def test_a_late_wish_is_heard_of_who_may_write_at_both_ends(network):
-    ben = network.device("ben", write=["job/*", "secret"])
-    moved_away(network, ben)
-    wish_late(network, ben)
-    assert (network.hub.keys("secret"), network.hub.keys("job/2"), ben.keys("job/2")) == ([], ["k"], ["k"])
+def test_a_late_wish_is_heard_of_who_may_write_at_both_ends(members):
+    ben = members.device("ben", write=["job/*", "secret"])
+    moved_away(members, ben)
+    wish_late(members, ben)
+    assert (members.hub.keys("secret"), members.hub.keys("job/2"), ben.keys("job/2")) == ([], ["k"], ["k"])
 
 
 def write_as(node, other, scope):
@@ -119,41 +111,41 @@ def write_as(node, other, scope):
         writer.save_scope(writer.scope(scope)._replace(author=number, seq=last + 100))
 
 
-def test_a_forged_late_wish_brings_back_nothing(network):
+def test_a_forged_late_wish_brings_back_nothing(members):
     """Of ada, who may write at both ends: eve brings it, and would read what was written since."""
-    eve = network.device("eve", write=["job/1", "job/2"])
-    ada = moved_away(network, eve)
+    eve = members.device("eve", write=["job/1", "job/2"])
+    ada = moved_away(members, eve)
     write_as(eve, ada, "job/1")
-    frames = wish_late(network, eve)
-    sync(ada, network.hub)  # who did not wish it, and whose word does not make it so
-    frames += [frame for _ in range(2) for frame in sync(eve, network.hub)[2]]
-    assert (network.hub.keys("secret"), network.hub.keys("job/2"), eve.keys("job/2")) == (["k"], [], [])
+    frames = wish_late(members, eve)
+    sync(ada, members.hub)  # who did not wish it, and whose word does not make it so
+    frames += [frame for _ in range(2) for frame in sync(eve, members.hub)[2]]
+    assert (members.hub.keys("secret"), members.hub.keys("job/2"), eve.keys("job/2")) == (["k"], [], [])
     assert not any(b"the plan" in frame for frame in frames)
 
 
-def test_nobody_brings_a_context_of_authors_for_whom_nobody_answers(network):
+def test_nobody_brings_a_context_of_authors_for_whom_nobody_answers(members):
     """Else a hub would answer for them when it starts again: they could wish records anywhere, and were never void."""
-    eve = network.device("eve", write=["job/1"])
+    eve = members.device("eve", write=["job/1"])
     eve.db.enter("job/1")
     eve.write("job/1", "k")
     with eve.db.replica.store.writing() as writer:
         writer.account(writer.scope("job/1").id, Context.of([(NOBODY, 1, 5)]))
-    report = sync(eve, network.hub)[0]
+    report = sync(eve, members.hub)[0]
     assert [(one.scope, one.code) for one in report.refusals] == [("job/1", Reason.UNKNOWN_AUTHOR)]
-    assert network.hub.keys("job/1") == ["k"]  # what came stays
-    with network.hub.db.replica.store.reading() as reader:
+    assert members.hub.keys("job/1") == ["k"]  # what came stays
+    with members.hub.db.replica.store.reading() as reader:
         assert not reader.context(reader.scope("job/1").id).covers(NOBODY, 1)
-    network.hub.membership.answer_for_others()
-    assert network.hub.membership.roll.devices_of(NOBODY) == set()
+    members.hub.membership.answer_for_others()
+    assert members.hub.membership.roll.devices_of(NOBODY) == set()
 
 
-def test_a_renewal_by_a_hub_that_has_not_heard_of_it_undoes_no_grant(network):
-    ada = network.device("ada", write=["job/*"])
-    old = network.hub.membership.roll.grant(ada.device)
-    narrow = network.hub.membership.grant(ada.device, read=["job/1"], days=1)
+def test_a_renewal_by_a_hub_that_has_not_heard_of_it_undoes_no_grant(members):
+    ada = members.device("ada", write=["job/*"])
+    old = members.hub.membership.roll.grant(ada.device)
+    narrow = members.hub.membership.grant(ada.device, read=["job/1"], days=1)
     patterns = old.read, old.write, old.assign
-    network.hub.membership.say(Grant(ada.device, *patterns, old.until_ms + 1, old.renew_days, old.serial + 1))
-    assert network.hub.membership.roll.grant(ada.device) == narrow
+    members.hub.membership.say(Grant(ada.device, *patterns, old.until_ms + 1, old.renew_days, old.serial + 1))
+    assert members.hub.membership.roll.grant(ada.device) == narrow
 
 
 def test_who_dials_is_sent_on_to_nobody():

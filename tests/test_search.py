@@ -458,6 +458,15 @@ def test_a_damaged_index_is_found_and_built_anew(db, sql):
     assert keys(db[Note].search("valve")) == ["a"]
 
 
+def test_what_a_reader_has_at_hand_is_no_damage(db):
+    """SQLite's look at a search table may hold words of a moment ago against the rows of now."""
+    put(db, "a", "valve")
+    for n in range(40):
+        with db.write() as tx:
+            tx.get(Note, "a").body.insert(0, f"pump{n} " * 50)
+        assert db.verify().faults == []
+
+
 # --- random histories ---
 
 

@@ -24,12 +24,6 @@ from fieldsync.syncing.session import Session
 
 
 @pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
-
-
-@pytest.fixture
 def server(network):
     return network.serve()
 

@@ -3,10 +3,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.talking import meet, met
+from tests.talking import meet, met, open_three
 
 import fieldsync as fs
 from fieldsync.errors import SchemaError
+from fieldsync.sqlite import reader
 
 SCOPE = "job/7"
 
@@ -20,8 +21,7 @@ class Customer(fs.Record, table="customers"):
 @pytest.fixture
 def fleet(tmp_path):
     """A hub and two devices that hold one record."""
-    hub = fs.open(tmp_path / "hub.db", Customer, hub=True, durability="fast")
-    devices = [fs.open(tmp_path / f"{name}.db", Customer, durability="fast") for name in "ab"]
+    hub, *devices = open_three(tmp_path, Customer)
     with hub.write() as tx:
         tx.create(Customer, scope=SCOPE, key="c", tags={"old", "vip"}, phones="1")
     yield from met(hub, devices, SCOPE)
@@ -66,6 +66,27 @@ def test_elements_added_and_removed_apart_all_count(fleet):
     meet(hub, a, b)
     assert get(hub).tags == get(a).tags == get(b).tags == {"vip", "from a", "from b"}
     assert hub.conflicts() == []
+
+
+@pytest.mark.parametrize("points", [0, 3, 100])
+def test_what_goes_from_many_sets_at_once_goes_everywhere(fleet, monkeypatch, points):
+    monkeypatch.setattr(reader, "POINTS_MAX", points)  # runs of records longer than that are read as ranges
+    hub, a, b = fleet
+    keys = [f"c-{number:02}" for number in range(20)]
+    with hub.write() as tx:
+        for key in keys:
+            tx.create(Customer, scope=SCOPE, key=key, tags={"old", "vip", "west"})
+    meet(hub, a, b)
+    some = [*keys[0:1], *keys[2:4], *keys[5:9], *keys[12:]]  # runs of one, two, four and eight
+    gone = {"old": some, "vip": keys, "west": some[3:]}
+    for tag, held in gone.items():
+        with a.write() as tx:
+            for key in held:
+                tx.get(Customer, key).tags.discard(tag)
+    meet(hub, a, b)
+    for database in (hub, a, b):
+        for key in keys:
+            assert database[Customer][key].tags == {tag for tag, held in gone.items() if key not in held}
 
 
 def test_add_wins_over_a_concurrent_remove(fleet):

@@ -12,8 +12,8 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+from tests.members import Members, between, converse
 from tests.talking import hands
-from tests.test_membership import Network, between, converse
 
 from fieldsync.errors import DigestMismatch
 from fieldsync.syncing import messages
@@ -87,9 +87,9 @@ class History:
     """A hub and two devices to which anything happens."""
 
     def __init__(self, folder, rights):
-        self.network = Network(folder)
-        devices = [self.network.device(f"d{number}", **one) for number, one in enumerate(rights)]
-        self.nodes = [self.network.hub, *devices]
+        self.members = Members(folder)
+        devices = [self.members.device(f"d{number}", **one) for number, one in enumerate(rights)]
+        self.nodes = [self.members.hub, *devices]
         self.nodes[0].db.enter(*SCOPES)
         devices[0].db.enter(*SCOPES[:2])
         devices[1].db.enter(*SCOPES[1:])
@@ -115,7 +115,7 @@ class History:
             self.kinds |= listener.kinds
 
     def grant(self, who, rights):
-        self.network.hub.membership.grant(self.nodes[who].device, **rights)
+        self.members.hub.membership.grant(self.nodes[who].device, **rights)
 
     def trim(self, who, _):
         self.nodes[who].db.trim(older_than=timedelta(0), keep=0)

@@ -30,7 +30,7 @@ TRIES = {  # rule -> seeds among which one is sure to notice that it is off
     "late_edits_unremembered": 200,
     "late_edits_unseeing": 100,
     "late_removals_end": 150,
-    "late_totals_count_whole": 300,
+    "late_totals_count_whole": 500,
     "left_with_relayed": 50,
     "many_streams": 100,
     "one_incarnation_written": 10,

@@ -1,7 +1,7 @@
 """Elements that are taken out of sets, and fields that are erased, of records that were moved meanwhile."""
 
 import pytest
-from tests.talking import meet, met
+from tests.talking import meet, met, open_three
 
 import fieldsync as fs
 from fieldsync import thinning
@@ -22,8 +22,7 @@ class Customer(fs.Record, table="customers"):
 @pytest.fixture
 def fleet(tmp_path):
     """A hub and two devices that hold three scopes, and one record, some of which was edited since it was created."""
-    hub = fs.open(tmp_path / "hub.db", Customer, hub=True, durability="fast")
-    devices = [fs.open(tmp_path / f"{name}.db", Customer, durability="fast") for name in "ab"]
+    hub, *devices = open_three(tmp_path, Customer)
     with hub.write() as tx:
         tx.create(
             Customer, scope=WEST, key="c", name="Acme", phone="1", visits=1, tags={"x", "y"}, notes="The", steps=[1]

@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from tests.networks import Network, eventually, fill
+from tests.networks import eventually, fill
 from tests.test_namespaces import inside, join, made, running
 
 from fieldsync.network.hub import Hub
@@ -18,12 +18,6 @@ from fieldsync.network.hub import Hub
 def tool(name):
     """The path of a tool, or no test."""
     return shutil.which(name) or pytest.skip(f"{name} is not installed")
-
-
-@pytest.fixture
-def network(tmp_path):
-    with Network(tmp_path) as network:
-        yield network
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ class Order(fs.Record, table="orders"):
 
 
 @pytest.fixture
-def hub(tmp_path):
-    with fs.open(tmp_path / "hub.db", hub=True, durability="fast") as hub:
-        yield hub
-
-
-@pytest.fixture
 def db(tmp_path, hub):
     """A device on which o-1 and o-2 went: the hub had deleted them, and forgotten that."""
     with fs.open(tmp_path / "a.db", Order, durability="fast") as db:

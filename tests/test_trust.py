@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.test_membership import Network, between, converse, sync
+from tests.members import Members, between, converse, sync
 
 from fieldsync import changes
 from fieldsync.errors import FieldsyncError, ProtocolError
@@ -42,7 +42,8 @@ class Wire:
             assert mark(scope).encode() not in frame
         message = messages.decode(frame)
         is_a_no = isinstance(message, Settled) and message.refused and message.digest == bytes(16)
-        if isinstance(message, OF_A_SCOPE) and not is_a_no:
+        is_an_end = isinstance(message, Stream) and message.chunk is None and not message.rest
+        if isinstance(message, OF_A_SCOPE) and not (is_a_no or is_an_end):
             assert self.sides[turn]._shared[message.scope].name in {*readable, CONTROL}
         return frame
 
@@ -81,9 +82,9 @@ class History:
     """A hub and three devices to which anything happens; what each wrote is known."""
 
     def __init__(self, folder, rights):
-        self.network = Network(folder)
-        self.nodes = [self.network.hub]
-        self.nodes += [self.network.device(f"d{n}", **one) for n, one in enumerate(rights)]
+        self.members = Members(folder)
+        self.nodes = [self.members.hub]
+        self.nodes += [self.members.device(f"d{n}", **one) for n, one in enumerate(rights)]
         for node in self.nodes:
             node.db.enter(*SCOPES)
         self.granted = {node.device: [one] for node, one in zip(self.nodes[1:], rights, strict=True)}
@@ -100,7 +101,7 @@ class History:
         elif what == "sync" and who != value:
             watched_sync(self.nodes[who], self.nodes[value])
         elif what == "grant":
-            self.network.hub.membership.grant(self.nodes[who].device, **value)
+            self.members.hub.membership.grant(self.nodes[who].device, **value)
             self.granted[self.nodes[who].device].append(value)
         elif what == "trim":
             self.nodes[who].db.trim(older_than=timedelta(0), keep=0)
@@ -113,7 +114,7 @@ class History:
         for node in self.nodes:
             for row in node.db["notes"]:
                 writer = self.nodes[row.by]
-                if writer not in (node, self.network.hub):
+                if writer not in (node, self.members.hub):
                     assert any(row.scope in one["write"] for one in self.granted[writer.device])
 
 
@@ -127,9 +128,9 @@ def test_nothing_leaves_for_who_may_not_read_it(tmp_path_factory, rights, steps)
                 history.step(*step)
             history.check()
             for node in history.nodes[1:]:  # those who may, end alike
-                watched_sync(node, history.network.hub)
+                watched_sync(node, history.members.hub)
             for node in history.nodes[1:]:
-                watched_sync(node, history.network.hub)
+                watched_sync(node, history.members.hub)
             history.check()
         finally:
             for node in history.nodes:

@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import websockets.sync.client
 import websockets.sync.server
+from tests.networks import fill, keys
 
 import fieldsync as fs
 from fieldsync.network import server as server_module
@@ -25,12 +26,6 @@ def open_fast(path):
 
 
 @pytest.fixture
-def hub(tmp_path):
-    with fs.open(tmp_path / "hub.db", hub=True, durability="fast") as db:
-        yield db
-
-
-@pytest.fixture
 def device(tmp_path):
     with open_fast(tmp_path / "device.db") as db:
         yield db
@@ -40,16 +35,6 @@ def device(tmp_path):
 def server(hub):
     with fs.serve(hub) as server:
         yield server
-
-
-def fill(db, scope, *keys, **fields):
-    with db.write() as tx:
-        for key in keys:
-            tx.create("notes", scope=scope, key=key, **fields)
-
-
-def keys(db):
-    return {(note.scope, note.key) for note in db["notes"]}
 
 
 # --- what goes well ---

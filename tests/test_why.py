@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import apsw
 import pytest
+from tests.members import sync
 
 import fieldsync as fs
 
@@ -96,6 +97,23 @@ def test_a_record_that_was_deleted_elsewhere_and_by_whom(opened):
     assert f"It is not in scope 'job/7'. It was deleted by author {author(b)} on " in str(why)
     assert "1 of its cells are kept aside" in str(why)
     assert only(b.why("orders", "o-1")).removed[0].is_own
+
+
+def test_in_an_organisation_devices_are_named(members):
+    ada, ben = (members.device(name, write=[SCOPE]) for name in ("ada", "ben"))
+    for key in ("n-1", "n-2"):
+        ada.write(SCOPE, key)
+    ben.db.enter(SCOPE)
+    for node in (ada, ben):
+        sync(node, members.hub)
+    with ben.db.write() as tx:
+        tx.delete("notes", "n-1")
+    sync(ben, members.hub)
+    gone, here = (members.hub.db.why("notes", key) for key in ("n-1", "n-2"))
+    assert (only(gone).removed[0].device, only(here).created[0].device) == ("ben", "ada")
+    assert "It was deleted by ben on " in str(gone)
+    assert "It was created by ada on " in str(here)
+    assert "It was created by this file on " in str(ada.db.why("notes", "n-2"))
 
 
 def test_a_record_that_was_made_anew_tells_of_the_earlier_one(opened):

@@ -212,9 +212,8 @@ class Database(History):
         from fieldsync.references import follow, references
 
         some = references(records, field, None if of is None else self.collection(of), self.collection)
-        is_hub, wall_ms = self.replica.takes_all, self.replica.wall_ms()
         with self.replica.store.reading() as reader:
-            return follow(reader, some, scope, is_hub=is_hub, wall_ms=wall_ms)
+            return follow(self._deeds(reader), some, scope)
 
     def compare(
         self, other: Database, *scopes: str, progress: Callable[[int, int], object] | None = None

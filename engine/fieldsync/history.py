@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fieldsync.trash import TrashEntry
     from fieldsync.trust.refusals import RefusedChanges
     from fieldsync.trust.who import Devices
-    from fieldsync.why import Why
+    from fieldsync.why import Deeds, Why
 
 
 class History(Holder):
@@ -61,6 +61,12 @@ class History(Holder):
         from fieldsync.conflicts import Names
 
         return Names(self._named, self._device_of(reader))
+
+    def _deeds(self, reader: SQLiteReader) -> Deeds:
+        from fieldsync.why import Deeds
+
+        is_hub, wall_ms = self.replica.takes_all, self.replica.wall_ms()
+        return Deeds(reader, is_hub=is_hub, wall_ms=wall_ms, device_of=self._device_of(reader))
 
     def _device_of(self, reader: SQLiteReader) -> Callable[[bytes], str | None]:
         """The names of devices, by author."""
@@ -136,7 +142,5 @@ class History(Holder):
         """Why a record is here or is not: print(db.why("orders", "o-17")). All scopes are asked if none is named."""
         from fieldsync.why import why
 
-        is_hub, wall_ms = self.replica.takes_all, self.replica.wall_ms()
         with self.replica.store.reading() as reader:
-            name = self.collection(of).name
-            return why(reader, name, key, self._asked(reader, scope), is_hub=is_hub, wall_ms=wall_ms)
+            return why(self._deeds(reader), self.collection(of).name, key, self._asked(reader, scope))

@@ -10,20 +10,19 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
-from fieldsync import leaving
-from fieldsync.context import Context
 from fieldsync.errors import LimitExceeded, SchemaError
 from fieldsync.limits import FOLLOWED_MAX
 from fieldsync.reading import snapshot
 from fieldsync.schema import BaseRecord
 from fieldsync.trash import to_datetime
-from fieldsync.why import Deed, deed, listed
+from fieldsync.why import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fieldsync.schema import Collection
-    from fieldsync.store import Gone, Reader, Row, Scope
+    from fieldsync.store import Gone, Row, Scope
+    from fieldsync.why import Deed, Deeds
 
 R = TypeVar("R", bound=BaseRecord)
 State: TypeAlias = Literal["here", "empty", "ambiguous", "deleted", "moved", "not held", "filling", "unknown"]
@@ -84,15 +83,13 @@ def references(
     return found
 
 
-def follow(
-    reader: Reader, some: Sequence[Reference], scope: str | None, *, is_hub: bool, wall_ms: int
-) -> list[Followed[Any]]:
+def follow(deeds: Deeds, some: Sequence[Reference], scope: str | None) -> list[Followed[Any]]:
     """Where references lead, in their order: with few queries, however many they are.
 
     The referring record's scope comes first, then all others; or just the one that is named.
     """
     targets = {one.target.name: one.target for one in some}
-    ways = {name: _Way(reader, target, scope, is_hub, wall_ms) for name, target in targets.items()}
+    ways = {name: _Way(deeds, target, scope) for name, target in targets.items()}
     for name, way in ways.items():
         way.look([one for one in some if one.target.name == name and isinstance(one.key, str)])
     return [ways[one.target.name].answer(one) for one in some]
@@ -101,18 +98,16 @@ def follow(
 class _Way:
     """Leads to the records of one collection."""
 
-    def __init__(self, reader: Reader, target: Collection, scope: str | None, is_hub: bool, wall_ms: int) -> None:
-        self._reader = reader
+    def __init__(self, deeds: Deeds, target: Collection, scope: str | None) -> None:
+        self._deeds = deeds
+        self._reader = deeds.reader
         self._target = target
         self._scope = scope
-        self._is_hub = is_hub
-        self._wall_ms = wall_ms
-        self._scopes = {held.id: held for held in reader.scopes() if scope in (None, held.name)}
+        self._scopes = {held.id: held for held in self._reader.scopes() if scope in (None, held.name)}
         self._filling = tuple(held.name for held in self._scopes.values() if not held.ready)
         self._near: dict[tuple[str, str], Row] = {}  # by scope and key: where it is looked for first
         self._far: dict[str, list[Row]] = defaultdict(list)  # by key: in any scope
         self._gone: dict[str, Gone] = {}  # by key: what is known of it last
-        self._pending: dict[int, Context] = {}  # by scope: the changes that no hub is known to have
 
     def look(self, some: list[Reference]) -> None:
         """Find what the references need, all at once."""
@@ -164,7 +159,7 @@ class _Way:
         if self._filling:
             what = f"is not here; the first sync is not complete of {listed(self._filling)}: it may come yet"
             return self._none(one, "filling", what, *self._filling)
-        elsewhere = "" if self._is_hub or self._scope is not None else "; it may be in a scope that is not held"
+        elsewhere = "" if self._deeds.is_hub or self._scope is not None else "; it may be in a scope that is not held"
         return self._none(one, "unknown", f"is not here, and nothing is known of it{elsewhere}")
 
     def _told(self, one: Reference, gone: Gone, scope: Scope) -> Followed[Any]:
@@ -174,10 +169,8 @@ class _Way:
         if gone.dot is None:
             when = f"{to_datetime(gone.ms):%Y-%m-%d %H:%M:%S} UTC"
             return self._none(one, "deleted", f"went on {when} because a peer had it no more", scope.name)
-        if scope.id not in self._pending:
-            self._pending[scope.id] = Context() if self._is_hub else leaving.pending(self._reader, scope)
-        who = deed(self._reader, scope, self._pending[scope.id], gone.dot, gone.time, self._wall_ms)
+        who = self._deeds.deed(scope, gone.dot, gone.time)
         what = f"was deleted {who}, in scope {scope.name!r}"
-        if not self._is_hub and not who.is_own:
+        if not self._deeds.is_hub and not who.is_own:
             what += "; or it was moved from there" + " to a scope that is not held here" * (self._scope is None)
         return self._none(one, "deleted", what, scope.name, deed=who)

@@ -12,7 +12,7 @@ from fieldsync.rebuild import Held, weigh
 from fieldsync.trash import to_datetime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
     from fieldsync.record import Name
@@ -30,9 +30,10 @@ class Deed:
     is_own: bool  # it was this file
     is_pending: bool  # no hub is known to have it
     is_ahead: bool  # that clock is over 5 minutes ahead of this one: one of the two is wrong
+    device: str | None = None  # the name of the author's device, in an organisation
 
     def __str__(self) -> str:
-        who = "this file" if self.is_own else f"author {self.author}"
+        who = "this file" if self.is_own else self.device or f"author {self.author}"
         unknown = " (no hub is known to have that)" if self.is_pending else ""
         ahead = ", which is still to come: a clock is wrong" if self.is_ahead else ""
         return f"by {who} on {self.when:%Y-%m-%d %H:%M:%S} UTC{ahead}{unknown}"
@@ -126,17 +127,39 @@ def listed(names: Sequence[str]) -> str:
     return f"{some} and {len(names) - NAMED} scopes more" if len(names) > NAMED else some
 
 
-def deed(reader: Reader, scope: Scope, pending: Context, dot: Dot, time: int, wall_ms: int) -> Deed:
-    """A change of a scope as a deed; pending: those changes of it that no hub is known to have."""
-    author = reader.dictionary.author(dot[0])
-    is_own, is_pending = dot[0] == scope.author, pending.covers(author, dot[1])
-    return Deed(author.hex(), clock.to_datetime(time), is_own, is_pending, not clock.is_trusted(time, wall_ms))
+class Deeds:
+    """Tells of changes as deeds, as this file sees them now."""
+
+    def __init__(self, reader: Reader, *, is_hub: bool, wall_ms: int, device_of: Callable[[bytes], str | None]) -> None:
+        self.reader = reader
+        self.is_hub = is_hub
+        self._wall_ms = wall_ms
+        self._device_of = device_of
+        self._pending: dict[int, Context] = {}  # by scope
+
+    def pending(self, scope: Scope) -> Context:
+        """The changes of a scope that no hub is known to have: none of a hub's own."""
+        if scope.id not in self._pending:
+            self._pending[scope.id] = Context() if self.is_hub else leaving.pending(self.reader, scope)
+        return self._pending[scope.id]
+
+    def deed(self, scope: Scope, dot: Dot, time: int) -> Deed:
+        """A change of a scope."""
+        author = self.reader.dictionary.author(dot[0])
+        return Deed(
+            author.hex(),
+            clock.to_datetime(time),
+            dot[0] == scope.author,
+            self.pending(scope).covers(author, dot[1]),
+            not clock.is_trusted(time, self._wall_ms),
+            self._device_of(author),
+        )
 
 
-def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hub: bool, wall_ms: int) -> Why:
-    """What scopes know of a key. A hub has nothing pending. Corrupt where the record is damaged."""
-    known = reader.collection(collection)
-    tracer = _Tracer(reader, known.id, (collection, key), is_hub, wall_ms) if known else None
+def why(deeds: Deeds, collection: str, key: str, scopes: list[Scope]) -> Why:
+    """What scopes know of a key. Corrupt where the record is damaged."""
+    known = deeds.reader.collection(collection)
+    tracer = _Tracer(deeds, known.id, (collection, key)) if known else None
     return Why(
         collection,
         key,
@@ -150,35 +173,30 @@ def why(reader: Reader, collection: str, key: str, scopes: list[Scope], *, is_hu
 class _Tracer:
     """Looks for one key in scopes."""
 
-    def __init__(self, reader: Reader, collection: int, name: Name, is_hub: bool, wall_ms: int) -> None:
-        self._reader = reader
+    def __init__(self, deeds: Deeds, collection: int, name: Name) -> None:
+        self._deeds = deeds
+        self._reader = deeds.reader
         self._collection = collection
         self._name = name
-        self._is_hub = is_hub
-        self._wall_ms = wall_ms
         self._dropped: dict[int, datetime] = {}  # scope -> when it went to the trash last
-        for row in reader.trash():
+        for row in self._reader.trash():
             if (row.collection, row.key) == (collection, name[1]):
                 self._dropped.setdefault(row.scope, to_datetime(row.wall_ms))
 
     def trace(self, scope: Scope) -> Trace:
         """What a scope knows."""
         reader, dictionary, key = self._reader, self._reader.dictionary, self._name[1]
-        pending = Context() if self._is_hub else leaving.pending(reader, scope)
+        pending, deed = self._deeds.pending(scope), self._deeds.deed
         rows = reader.by_key(self._collection, scope.id, [key])
         held = [Held(self._collection, row.id, self._name, row.packed, None) for row in rows]
         lives, _ = weigh(dictionary, record.digest_key(scope.name), held)
         dots = [(dictionary.author(author), seq) for share in lives for author, seq, _ in share]
         provisional = set(reader.provisional_dots(scope.id)) if dots else set()
         late = [orphan.packed for orphan in reader.orphans_of_key(scope.id, self._collection, key)]
-
-        def told(dot: Dot, time: int) -> Deed:
-            return deed(reader, scope, pending, dot, time, self._wall_ms)
-
         return Trace(
             scope.name,
-            tuple(told(birth[:2], birth.time) for row in rows for birth in record.births(row.packed)),
-            tuple(told(dot, time) for dot, time in reader.removals_of_key(scope.id, self._collection, key)),
+            tuple(deed(scope, birth[:2], birth.time) for row in rows for birth in record.births(row.packed)),
+            tuple(deed(scope, dot, time) for dot, time in reader.removals_of_key(scope.id, self._collection, key)),
             self._dropped.get(scope.id),
             len(dots),
             sum(pending.covers(*dot) for dot in dots),
