@@ -14,14 +14,17 @@ Where everything is:
     writing.py      a transaction as an app sees it; loading.py takes many rows, tables.py reads them from files
     schema.py       declares records: annotations.py, fields.py, converting.py, collection.py; values.py says what they
                     hold, columns.py what tables show, describing.py what a file holds, erasing.py takes fields out
-    texts.py        texts, lists and maps, which documents.py makes of updates; live.py holds one for an editor
+    texts.py        texts, lists and maps, which documents.py makes of updates; warm.py has at hand what is edited,
+                    live.py holds one for an editor
     conflicts.py    what was written apart; why.py explains a record, trash.py has what went, audit.py and recording.py
                     keep a log, comparing.py tells whether two replicas agree
     replica.py      a store, a clock, and news of changes (watch.py); transaction.py (of what pending.py
-                    says), apply.py and plain.py write over sqlite/, and enter where cells live (entries.py)
-    moving.py       moves records between scopes, and forwarding.py follows them, by carrying.py and thinning.py
+                    says), apply.py and plain.py write over sqlite/, and indexing.py enters where cells live
+    moving.py       moves records between scopes, and forwarding.py follows them to where heirs.py finds them, by
+                    carrying.py and thinning.py
     trimming.py     forgets removals; leaving.py tells when a scope may go
-    verify.py       looks for damage (examine.py) and mends it (rebuild.py); copies.py recognises copied files
+    verify.py       looks for damage (examine.py) and mends it (rebuild.py); copies.py recognises copied files, files.py
+                    writes those that are no databases
     syncing/        one conversation: session.py, begun by greeting.py, in rounds.py over scopes (shared.py), whose
                     changes giving.py reads and landing.py writes (taking.py), as far as claims.py believes it;
                     existence.py and reconcile.py find what is gone, mending.py what differs; frames.py and messages.py

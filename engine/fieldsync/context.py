@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fieldsync._native import diff
 from fieldsync.errors import DecodeError
@@ -23,11 +22,22 @@ def _checked(operation: Callable[..., T], *args: object) -> T:
         raise DecodeError(str(error)) from None
 
 
-@dataclass(frozen=True, slots=True)
 class Context:
     """An immutable set of dots. Operations raise DecodeError where the bytes are not the canonical form."""
 
-    data: bytes = b""
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data: Final = data
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Context) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(self.data)
+
+    def __repr__(self) -> str:
+        return f"Context({self.data!r})"
 
     @classmethod
     def of(cls, intervals: Iterable[Interval]) -> Context:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any, Final
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
 
 from fieldsync import codec
 from fieldsync.errors import SchemaError
@@ -30,23 +30,18 @@ DATETIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Conversion:
+class Conversion(NamedTuple):
     """What a register of a declared type makes of other values. Immutable, and the same wherever it is applied."""
 
     type: str  # the name of the field's type
     is_optional: bool
     sources: tuple[str, ...] = ()  # names of the types that are converted
     values: tuple[tuple[bytes, bytes], ...] = ()  # single values, and what they read as, as canonical bytes
-    _table: dict[bytes, Any] = field(default_factory=dict, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        self._table.update((stored, codec.decode(read)) for stored, read in self.values)
 
     def read(self, value: object) -> Any:
         """What the field shows for a value; MISFIT if it cannot."""
-        if self._table and not isinstance(value, codec.Unknown):
-            found = self._table.get(codec.encode(value), MISFIT)
+        if self.values and not isinstance(value, codec.Unknown):
+            found = _table(self.values).get(codec.encode(value), MISFIT)
             if found is not MISFIT:
                 return found
         if value is None:
@@ -93,6 +88,11 @@ def conversion(label: str, kind: type, is_optional: bool, given: Any, check: Cal
                 'such as converts={"small": 1}, or read it under another name (docs/schema.md)'
             )
     return Conversion(_name(kind), is_optional, tuple(sorted(map(_name, sources))))
+
+
+@lru_cache(maxsize=1024)
+def _table(values: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, Any]:
+    return {stored: codec.decode(read) for stored, read in values}
 
 
 def _name(kind: type) -> str:

@@ -282,6 +282,11 @@ def _bytes_of(updates: Iterable[Any]) -> list[bytes]:
     return [one for one in updates if type(one) is bytes]
 
 
+def clients_of(kind: int, updates: Sequence[Any]) -> set[int]:
+    """Who wrote in the well-formed updates, or is waited for by them."""
+    return {client for _, needs, ends in _sound(kind, updates) for client in (*needs, *ends)}
+
+
 def _sound(kind: int, updates: Sequence[Any]) -> list[Sound]:
     """The well-formed updates with what they need and how far they reach."""
     found = []

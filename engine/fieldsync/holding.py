@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakSet
 
 from fieldsync.errors import NotFound, SchemaError
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
     from fieldsync.trust.identity import Identity
 
 
-@dataclass(frozen=True, slots=True)
-class ScopeInfo:
+class ScopeInfo(NamedTuple):
     """What a database holds of one scope."""
 
     name: str

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import codec, texts
-from fieldsync._native import merge
+from fieldsync._native import authorship, fresh, merge
+from fieldsync._native import read as read_kernel
+from fieldsync._native import removals as removals_kernel
+from fieldsync._native import write as write_kernel
 from fieldsync.errors import Corrupt, DecodeError
 from fieldsync.types import Kind
 
@@ -28,7 +30,7 @@ WriteItem = tuple[bytes, tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...
 Rivals = tuple[int, list[tuple[int, int, int, Any]]]  # field id, claims as (author id, seq, time, value)
 Orphan = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and its packed cells
 Events = tuple[tuple[int, int, int], ...]  # (author id, seq, by): live cells gained or lost by a change
-Outcome = tuple[bytes, tuple[Orphan, ...], tuple[int, ...], Events]  # live, orphans, changed fields, events
+Outcome = tuple[bytes, tuple[Orphan, ...], Events]  # live, orphans, events
 
 
 class Birth(NamedTuple):
@@ -49,14 +51,23 @@ class Edited(NamedTuple):
     difference: bytes  # of the scope's digest
 
 
-@dataclass(frozen=True, slots=True)
-class Dictionary:
+def _pack_fields(names: Sequence[tuple[str, int]]) -> bytes:
+    raw = [name.encode() for name, _ in names]
+    offset = 8 * len(names)
+    table = []
+    for name, (_, kind) in zip(raw, names, strict=True):
+        table.append(struct.pack("<IHBx", offset, len(name), kind))
+        offset += len(name)
+    return b"".join(table) + b"".join(raw)
+
+
+class Dictionary(NamedTuple):
     """The numbers one file uses for authors and fields. Immutable; `with_...` gives a larger one. Ids begin at 1."""
 
     authors: bytes = bytes(8)
-    fields: bytes = field(default_factory=lambda: _pack_fields([("", 0)]))
-    author_ids: dict[bytes, int] = field(default_factory=dict)
-    field_ids: dict[tuple[str, int], int] = field(default_factory=dict)
+    fields: bytes = _pack_fields([("", 0)])
+    author_ids: dict[bytes, int] = {}  # noqa: RUF012 - which nobody changes
+    field_ids: dict[tuple[str, int], int] = {}  # noqa: RUF012
     field_names: tuple[tuple[str, int], ...] = (("", 0),)
 
     def with_authors(self, names: Sequence[bytes]) -> Dictionary:
@@ -86,16 +97,6 @@ class Dictionary:
         return len(self.authors) // 8
 
 
-def _pack_fields(names: Sequence[tuple[str, int]]) -> bytes:
-    raw = [name.encode() for name, _ in names]
-    offset = 8 * len(names)
-    table = []
-    for name, (_, kind) in zip(raw, names, strict=True):
-        table.append(struct.pack("<IHBx", offset, len(name), kind))
-        offset += len(name)
-    return b"".join(table) + b"".join(raw)
-
-
 def digest_key(scope: str) -> bytes:
     """The key of a scope's digest: BLAKE2b-128 of its name."""
     return hashlib.blake2b(scope.encode(), digest_size=16).digest()
@@ -111,14 +112,14 @@ def create(
     dictionary: Dictionary, author: int, seq: int, time: int, rows: list[tuple[int, tuple[int, ...], tuple[Any, ...]]]
 ) -> list[bytes]:
     """New incarnations of one change: rows of (n, field ids, values) -> packed pieces. Ellipsis leaves a field out."""
-    return codec.create(author, seq, time, rows, dictionary.fields)
+    return write_kernel.create(author, seq, time, rows, dictionary.fields)
 
 
 def write(
     dictionary: Dictionary, author: int, seq: int, time: int, items: list[WriteItem]
 ) -> list[tuple[bytes, int, int]]:
     """Local writes over live records: (the piece that merges into it, its incarnations, its cells) for each."""
-    return codec.write(items, author, seq, time, dictionary.fields, dictionary.authors)
+    return write_kernel.write(items, author, seq, time, dictionary.fields, dictionary.authors)
 
 
 def read(dictionary: Dictionary, packed: bytes, wanted: tuple[int, ...], defaults: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -132,7 +133,7 @@ def read_each(
 ) -> list[tuple[Any, ...]]:
     """As read, of many packed records."""
     try:
-        return codec.read(records, wanted, defaults, dictionary.fields, dictionary.authors)
+        return read_kernel.read(records, wanted, defaults, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -146,7 +147,7 @@ def widen(
 ) -> list[tuple[Any, ...]]:
     """Rows that end with a packed record, with the values of the wanted fields before it, as columns hold them."""
     try:
-        return codec.widen(rows, wanted, defaults, convert, dictionary.fields, dictionary.authors)
+        return read_kernel.widen(rows, wanted, defaults, convert, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -154,7 +155,7 @@ def widen(
 def read_all(dictionary: Dictionary, packed: bytes) -> dict[str, Any]:
     """Every field of a record by name, as far as its type is known. Corrupt where it is damaged."""
     try:
-        values = codec.read_all(packed, dictionary.fields, dictionary.authors)
+        values = read_kernel.read_all(packed, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
     for name, value in values.items():
@@ -174,17 +175,22 @@ def read_cells(dictionary: Dictionary, packed: bytes) -> dict[tuple[str, int], A
 
 def updates(dictionary: Dictionary, packed: bytes) -> dict[int, codec.Updates]:
     """The updates of the texts, lists and maps of a record, by field id. Corrupt where it is damaged."""
+    (found,) = updates_each(dictionary, [packed])
+    return dict(found)
+
+
+def updates_each(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[int, codec.Updates]]]:
+    """As updates, of many packed records."""
     try:
-        (found,) = codec.updates([packed], dictionary.fields, dictionary.authors)
+        return read_kernel.updates(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
-    return dict(found)
 
 
 def stamps(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[str, int, int, int, int]]]:
     """(field name, kind, author id, seq, time) of each cell but existence of each packed record."""
     try:
-        return codec.stamps(records, dictionary.fields, dictionary.authors)
+        return authorship.stamps(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -202,7 +208,7 @@ def rivals(dictionary: Dictionary, records: list[bytes]) -> list[list[Rivals]]:
     A claim is (author id, seq, time, value). Corrupt where a record is damaged.
     """
     try:
-        return codec.rivals(records, dictionary.fields, dictionary.authors)
+        return authorship.rivals(records, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -210,7 +216,7 @@ def rivals(dictionary: Dictionary, records: list[bytes]) -> list[list[Rivals]]:
 def incarnations(dictionary: Dictionary, records: list[bytes]) -> list[list[tuple[int, int, int]]]:
     """The names of the incarnations in each packed record: (author id, seq, n)."""
     try:
-        return codec.incarnations(records, dictionary.fields, dictionary.authors)
+        return authorship.incarnations(records, dictionary.authors)
     except ValueError as error:
         raise Corrupt(str(error)) from None
 
@@ -272,24 +278,24 @@ def edit_all(
 def digest_of_new(dictionary: Dictionary, key: bytes, pieces: list[bytes], collection: str, keys: list[str]) -> bytes:
     """What records that are new in a scope add to its digest. DecodeError unless each is one live incarnation."""
     try:
-        return merge.fresh(pieces, collection, keys, key, dictionary.fields, dictionary.authors)
+        return fresh.digest(pieces, collection, keys, key, dictionary.fields, dictionary.authors)
     except ValueError as error:
         raise DecodeError(str(error)) from None
 
 
 def removals(dictionary: Dictionary, packed: bytes) -> list[Removal]:
     """The removal of each incarnation in a packed record, carrying what is seen of it here."""
-    return merge.removals(packed, dictionary.fields)
+    return removals_kernel.removals(packed, dictionary.fields)
 
 
 def removals_at(dictionary: Dictionary, packed: bytes, addresses: set[tuple[int, bytes]]) -> list[Removal]:
     """The removals of what lives at some addresses, as (field id, sub), of a packed record."""
-    return merge.removals_at(packed, addresses, dictionary.fields)
+    return removals_kernel.removals_at(packed, addresses, dictionary.fields)
 
 
 def named(dictionary: Dictionary, some: list[Removal]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """What removals name: (author id, seq) up to which all was seen; single dots, the creating changes among them."""
     try:
-        return merge.named(some, dictionary.fields)
+        return removals_kernel.named(some, dictionary.fields)
     except ValueError as error:
         raise Corrupt(str(error)) from None
