@@ -248,6 +248,35 @@ def test_what_is_left_of_damaged_pieces_gets_into_no_later_record(database):
     assert pieces(path_of(database)) == {1: 1}  # the first edit wrote the row
 
 
+def test_a_record_that_is_at_hand_no_more_is_read_anew(database, monkeypatch):
+    """Within a transaction, whose draft has it: one scope's change may fold the row before the next one lands."""
+    with database.write() as tx:
+        tx.create(Note, scope="other", key="n", body=LONG[:9000])
+    monkeypatch.setattr(warming, "TAIL_PIECES_MAX", 3)
+    for letter in "abc":
+        with database.write() as tx:
+            tx.get(Note, "n", scope=SCOPE).body.insert(0, letter)
+    with database.write() as tx:
+        for scope in ("other", SCOPE):
+            tx.get(Note, "n", scope=scope).body.insert(0, "!")
+    assert database[Note].get("n", scope=SCOPE).body == "!cba!" + LONG
+    assert database.verify().faults == []
+
+
+def test_rows_may_have_room_made_for_others_while_a_draft_has_them(database):
+    scopes = {key: SCOPE if key < 8 else f"job/{key + 100}" for key in range(10)}
+    for key, scope in scopes.items():
+        with database.write() as tx:
+            tx.create(Note, scope=scope, key=f"k{key}", body=LONG[:9000])
+    for key in [*range(8), *range(8), 0, 8, *range(2, 8)]:
+        edit(database, "a", key=f"k{key}")
+    with database.write() as tx:
+        for key in (9, 8, 0):
+            tx.get(Note, f"k{key}").body.insert(0, "!")
+    assert [database[Note][f"k{key}"].body[:2] for key in (9, 8, 0)] == ["!0", "!a", "!a"]
+    assert database.verify().faults == []
+
+
 def test_they_go_with_the_record_and_with_the_scope(database):
     edit(database, "1")
     with database.write() as tx:

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from fieldsync import codec
@@ -36,14 +36,15 @@ class Conversion(NamedTuple):
     type: str  # the name of the field's type
     is_optional: bool
     sources: tuple[str, ...] = ()  # names of the types that are converted
-    values: tuple[tuple[bytes, bytes], ...] = ()  # single values, and what they read as, as canonical bytes
+    values: tuple[tuple[bytes, bytes], ...] = ()  # single values, ascending, and what they read as, as canonical bytes
 
     def read(self, value: object) -> Any:
         """What the field shows for a value; MISFIT if it cannot."""
         if self.values and not isinstance(value, codec.Unknown):
-            found = _table(self.values).get(codec.encode(value), MISFIT)
-            if found is not MISFIT:
-                return found
+            stored = codec.encode(value)
+            place = bisect_left(self.values, (stored,))
+            if place < len(self.values) and self.values[place][0] == stored:
+                return codec.decode(self.values[place][1])
         if value is None:
             return None if self.is_optional else MISFIT
         name = type(value).__name__
@@ -88,11 +89,6 @@ def conversion(label: str, kind: type, is_optional: bool, given: Any, check: Cal
                 'such as converts={"small": 1}, or read it under another name (docs/schema.md)'
             )
     return Conversion(_name(kind), is_optional, tuple(sorted(map(_name, sources))))
-
-
-@lru_cache(maxsize=1024)
-def _table(values: tuple[tuple[bytes, bytes], ...]) -> dict[bytes, Any]:
-    return {stored: codec.decode(read) for stored, read in values}
 
 
 def _name(kind: type) -> str:

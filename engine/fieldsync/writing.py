@@ -89,13 +89,15 @@ class Transaction:
         drafts = [self._draft(collection, key, scope) for key in keys if (collection.name, key) in self._drafts]
         rows = find_each(self._open_batch().writer, collection, fresh, scope)
         places = [(key, only(collection, key, rows.get(key, {}))) for key in fresh]
+        going = [self._pending_of(draft) for draft in drafts]
+        going += [self._pending(collection, name, key, rows[key][name]) for key, name in places]
+        for pending in going:
+            pending.delete()
         for draft in drafts:
             self._drafts[collection.name, draft.record.key][draft.record.scope] = None
-            self._pending_of(draft).delete()
             draft.close()
         for key, name in places:
             self._drafts[collection.name, key] = {name: None}
-            self._pending(collection, name, key, rows[key][name]).delete()
 
     def move(self, of: type[Record] | str, /, key: str, *, to: str, scope: str | None = None) -> None:
         """Ask for a record to be moved to another scope. NotFound, AmbiguousKey as get.

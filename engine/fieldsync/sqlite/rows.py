@@ -143,10 +143,11 @@ class RowsWriter(SQLiteReader):
             tails.forget(self._db, collection, ids)
 
     def fold(self, collection: int, ids: Sequence[int] | None = None) -> None:
-        """Take into rows, or into all, what lies beside them."""
+        """Take into rows what lies beside them; or into all, but where it is damaged, which waits for a repair."""
         if self._tables().has_tails:
             some = sorted(tails.tailed(self._db).get(collection, ())) if ids is None else ids
-            self.update_rows(collection, [(row.id, row.packed) for row in self.by_id(collection, some)])
+            rows = [(row.id, row.packed) for row in self.by_id(collection, some)]
+            self.update_rows(collection, [row for row in rows if ids is not None or row[1] != tails.DAMAGED])
 
     def delete_rows(self, collection: int, ids: list[int]) -> None:
         """Take records away."""

@@ -50,11 +50,14 @@ class Warming(Declarer):
 
     def keep_at_hand(self, warm: Warm) -> None:
         """Have a record at hand for its next edit."""
+        place = warm.collection, warm.key
+        known = self._warm.pop(place, warm)
+        if known is not warm:
+            _let_go(known)
         warm.is_true = True
-        self._warm.pop((warm.collection, warm.key), None)
-        self._warm[warm.collection, warm.key] = warm
+        self._warm[place] = warm
         while len(self._warm) > TAILS_MAX:
-            del self._warm[next(iter(self._warm))]
+            _let_go(self._warm.pop(next(iter(self._warm))))
 
     def append(self, warm: Warm, piece: bytes, shown: dict[tuple[str, int], Any]) -> None:
         """Lay new cells beside a record at hand, and let its columns show what these cells make of them."""
@@ -63,6 +66,7 @@ class Warming(Declarer):
             self._schema = self._tables()._replace(has_tails=True)
         if warm.pieces == TAIL_PIECES_MAX:
             self.fold(warm.collection, [warm.id])
+            warm.pieces = 0
         if warm.pieces == 0:
             self._make_room()
             tails.drop(self._db, [(warm.collection, warm.id)])  # what a file that was damaged may have left there
@@ -93,5 +97,9 @@ class Warming(Declarer):
         """Have records at hand no more, that are written whole or go."""
         for place, warm in list(self._warm.items()):
             if is_gone(warm):
-                warm.is_true, warm.pieces = False, 0
-                del self._warm[place]
+                _let_go(self._warm.pop(place))
+
+
+def _let_go(warm: Warm) -> None:
+    """Nobody follows any more what becomes of the record: a draft that has it reads it anew."""
+    warm.is_true, warm.pieces = False, 0
