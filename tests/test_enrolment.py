@@ -115,7 +115,7 @@ def test_a_power_cut_anywhere_costs_no_device(hub, tmp_path, monkeypatch):
             enrol(code, folder, carry(hub))
         assert Identity.load(folder).name == f"d{syncs}"
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert syncs == 8  # four files, and their names
+    assert syncs == 10  # four files and the code that was used, and their names
 
 
 def test_a_folder_may_be_there_and_empty(hub, tmp_path):

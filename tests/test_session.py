@@ -4,6 +4,7 @@ from contextlib import suppress
 
 import msgpack
 import pytest
+from tests.members import between, sync
 from tests.simulation.audit import audit
 from tests.talking import NOW_MS, Pair, Talk, check_usable, open_replica, state
 
@@ -164,6 +165,51 @@ def test_a_session_that_goes_on_keeps_its_scopes(pair, files, tmp_path, later_ms
         for other in (pair.b, second.b):
             Talk.between(pair.a, other).run()
         assert pair.states() == second.states()[1:] * 2
+
+
+def test_who_comes_again_has_no_more_time_for_it(pair, files, tmp_path):
+    """A peer whose sessions begin before the last one ends keeps a scope as long as one session does."""
+    with Pair(files, tmp_path / "second") as second:
+        second.b.id = bytes(16)
+        held = []
+        for times in range(4):
+            pair.a.wall_ms = lambda times=times: NOW_MS + times * (TURN_QUIET_MS - 1)
+            held.append(Talk.between(pair.a, pair.b))
+            held[-1].sides[1].receive(held[-1].sides[0].next_frame())
+            while frame := held[-1].sides[1].next_frame():
+                held[-1].sides[0].receive(frame)
+        newer = Talk.between(pair.a, second.b).run()
+        assert not newer.sides[0].report.superseded
+        for one in held:
+            one.run()
+        assert pair.a.turns == {}
+
+
+def test_nobody_is_kept_from_the_control_scope(members):
+    """All may write there, also who was granted nothing."""
+    eve, ben = members.device("eve"), members.device("ben", write=["job/2"])
+    ben.write("job/2", "k")
+    eve.write("own", "k")
+    one, two = between(eve, members.hub)
+    while (frame := one.next_frame()) is not None:
+        two.receive(frame)
+    report, _, _ = sync(ben, members.hub)
+    assert not report.superseded
+    assert members.hub.keys("job/2") == ["k"]
+    for side in (one, two):
+        side.close()
+    assert members.hub.db.replica.turns == {}
+
+
+def test_what_comes_after_the_end_is_not_looked_at(pair):
+    """A frame may be on its way to a session that was cut: nothing is held for it."""
+    talk = Talk.between(pair.a, pair.b)
+    hello = talk.sides[0].next_frame()
+    talk.sides[1].close()
+    talk.sides[1].receive(hello)
+    assert talk.sides[1].next_frame() is None
+    assert pair.b.turns == {}
+    talk.sides[0].close()
 
 
 class ReadOnly(Everything):

@@ -180,8 +180,9 @@ def test_every_kind_of_frame_is_searched(tmp_path):
     assert {kind.__name__ for kind in (Declare, Eager, Part, Sketch, Stream)} | {"Again", "Hello"} <= history.kinds
 
 
-@pytest.mark.parametrize("place", ["fieldsync.syncing.greeting.Greeting._may_tell"])
-def test_the_search_notices(tmp_path, monkeypatch, place):
-    monkeypatch.setattr(place, lambda *_: True)
+def test_the_search_notices(tmp_path, monkeypatch):
+    """Without what keeps a scope from whoever may not read it, at the greeting and at each frame."""
+    monkeypatch.setattr("fieldsync.syncing.greeting.Greeting._may_tell", lambda *_: True)
+    monkeypatch.setattr("fieldsync.syncing.session.Session._check_may_hear", lambda *_: None)
     with pytest.raises(AssertionError):
         full(tmp_path)

@@ -19,6 +19,7 @@ from fieldsync.network import server as server_module
 from fieldsync.network import wire
 from fieldsync.syncing import messages
 from fieldsync.syncing.frames import Bye, Declare, Hello, Refusal
+from fieldsync.syncing.session import Session
 
 
 def open_fast(path):
@@ -70,6 +71,24 @@ def test_sessions_end_well_on_both_sides(hub, device, server):
                 tx.update("notes", "a", **{"by hub" if db is hub else "by device": number})
     server.close()
     assert (server.sessions, server.last_error) == (60, None)
+
+
+def test_a_sync_waits_for_another_one_of_its_scope(tmp_path, hub, device, server):
+    """Which has said what it wants to bring, and says nothing more for a while."""
+    with open_fast(tmp_path / "other.db") as other:
+        fill(device, "job/7", "mine")
+        fill(other, "job/7", "theirs")
+        slow, side = (Session(db.replica, initiator=db is other) for db in (other, hub))
+        side.receive(slow.next_frame())
+        while frame := side.next_frame():
+            slow.receive(frame)
+        end = threading.Timer(0.5, side.close)
+        end.start()
+        report = device.sync(server.url)
+        assert not end.is_alive()
+        assert report.superseded == []
+        assert keys(hub) == {("job/7", "mine")}
+        slow.close()
 
 
 def test_a_sync_of_some_scopes_leaves_the_others_alone(hub, device, server):

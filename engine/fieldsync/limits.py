@@ -52,6 +52,7 @@ ROUNDS_MAX = 4  # over one scope: the usual one; after a look at the own file; c
 MENDED_MAX = 16  # scopes that one session mends; the others wait for the next
 LOOK_PAUSE_MS = 600_000  # a scope that was looked at for damage is not looked at again, whatever peers say
 SESSION_SECONDS_MAX = 24 * 3600
+TURN_ASK_SECONDS = 1.0  # after which a sync that found a scope taken begins again
 TURN_QUIET_MS = 10_000  # after which who says nothing any more no longer keeps others from a scope that he streams into
 TURN_MS_MAX = 20_000  # nor does anybody for longer
 

@@ -66,6 +66,8 @@ def sync(
     )
     if not report.complete:
         say("stopped by its budget; the next sync goes on from there", "yellow")
+    if report.superseded:
+        say(f"somebody else is bringing {', '.join(report.superseded)}; sync again for the rest", "yellow")
     if report.changes_ahead:
         say(f"{report.changes_ahead:,} changes are stamped ahead of this clock: one of the two is wrong", "yellow")
     if lacking := [refused.scope for refused in report.refusals if refused.code == "not-held"]:
@@ -136,7 +138,11 @@ def agent(
     deadline: Annotated[float, typer.Option(min=0, help="Seconds after which --once waits no longer.")] = 60,
     bytes_a_day: Annotated[
         int | None,
-        typer.Option(min=1, help="Use so many at most, for links that are dear; scopes of higher priority go first."),
+        typer.Option(
+            min=1,
+            help="Begin no session once so many were used, for links that are dear; scopes of higher priority go "
+            "first. Counted since the command began, without sessions that others begin.",
+        ),
     ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Tell each status as a line of JSON, for an app to read.")
@@ -171,7 +177,8 @@ def agent(
             changed.clear()
             while not (stop.wait(0.2) or changed.is_set()):
                 pass
-    say("stopped")
+    if not json:
+        say("stopped")
 
 
 def _as_json(status: fieldsync.Status) -> str:

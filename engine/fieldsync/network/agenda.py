@@ -65,6 +65,7 @@ class Standing:
     is_proven: bool = False  # a session went well over this link
     failures: int = 0  # in a row
     partial: int = 0  # sessions in a row after which the two had not the same
+    is_crowded: bool = False  # after the last of them, for another one took a scope over, or kept it
     not_before: float = -math.inf  # of the next dial, or session
     last_dial: float = -math.inf
     last_success: float = -math.inf
@@ -147,6 +148,7 @@ class Agenda:
             return
         standing.failures, standing.why_not, standing.last_success, standing.is_proven = 0, "", now, True
         standing.partial = standing.partial + 1 if is_partial else 0
+        standing.is_crowded = is_partial and is_crowded
         if standing.phase is Phase.BUSY:
             standing.phase = Phase.LINKED
             standing.not_before = now + SESSIONS_APART_SECONDS
@@ -154,7 +156,7 @@ class Agenda:
         if is_partial:
             bound = CROWDED_SECONDS_MAX if is_crowded else REFRESH_SECONDS
             standing.again_at = now + self._doubled(standing.partial, bound)
-        if is_partial and is_crowded:
+        if standing.is_crowded:
             standing.not_before = standing.again_at
 
     def rest(self, peer: str, until: float, why_not: str) -> None:
@@ -202,6 +204,8 @@ class Agenda:
     def _is_settled(self, standing: Standing, since: float) -> bool:
         if self.quiet_until > since and standing.phase in (Phase.RESTING, Phase.LINKED):
             return True  # for nothing begins any more
+        if standing.is_crowded and standing.last_success >= since:
+            return False  # it is held again before long
         if standing.phase is Phase.RESTING:
             return not standing.is_expected or standing.last_dial >= since
         if standing.phase is Phase.LINKED:

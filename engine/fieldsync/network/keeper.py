@@ -71,7 +71,7 @@ class _Moment:
     network: list[str] = field(default_factory=local_addresses)
 
     def differs(self, before: _Moment) -> bool:
-        slept = self.at - before.at > 3 * TICK_SECONDS or abs(self.offset - before.offset) > TICK_SECONDS
+        slept = self.at - before.at > 2 * TICK_SECONDS or abs(self.offset - before.offset) > TICK_SECONDS
         return slept or self.network != before.network
 
 

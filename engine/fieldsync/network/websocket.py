@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from fieldsync.errors import ConnectionFailed
-from fieldsync.limits import IDLE_SECONDS_MAX
+from fieldsync.limits import IDLE_SECONDS_MAX, TURN_ASK_SECONDS, TURN_MS_MAX
 from fieldsync.network.line import Line
 from fieldsync.network.news import states
 from fieldsync.network.wire import check_address, dial, failures, link_errors, peer_of, trust_of, websockets
@@ -51,10 +51,13 @@ def connect(
 
         before = await asyncio.to_thread(states, replica, [CONTROL])
         report = await line.sync(await asyncio.to_thread(make), progress)
-        if enough is not None or before == await asyncio.to_thread(states, replica, [CONTROL]):
-            return report
-        with suppress(*failures()):  # the first one stands
-            return _sum(report, await line.sync(await asyncio.to_thread(make), progress))  # each knows better who asks
+        knows_more = before != await asyncio.to_thread(states, replica, [CONTROL])  # each, of who asks and who answers
+        end = time.monotonic() + TURN_MS_MAX / 1000
+        with suppress(*failures()):  # what was done stands
+            while enough is None and (knows_more or (report.superseded and time.monotonic() < end)):
+                await asyncio.sleep(0 if knows_more else TURN_ASK_SECONDS)
+                report = _sum(report, await line.sync(await asyncio.to_thread(make), progress))
+                knows_more = False
         return report
 
     def run() -> None:

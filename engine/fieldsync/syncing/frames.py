@@ -141,7 +141,7 @@ class Settled:
     context_hash: bytes
     digest: bytes
     is_provisional: bool
-    is_superseded: bool = False  # the peer's changes did not all land: a newer session took the scope over,
+    is_superseded: bool = False  # the peer's changes did not all land: another session has the scope,
     refused: str = ""  # or something of them was refused, for this reason
 
 

@@ -27,7 +27,7 @@ class Landing:
         self._report = report
 
     def take(self, shared: Shared, chunk: Chunk | None, trust: Trust) -> None:
-        """Land a chunk of a stream that goes on, unless a newer session took the scope over, or the peer may not."""
+        """Land a chunk of a stream that goes on, unless another session has the scope, or the peer may not."""
         if shared.dropped or trust.rights.why_not_write(shared.name):
             return
         try:

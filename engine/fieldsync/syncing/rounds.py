@@ -14,7 +14,7 @@ from fieldsync.syncing import exchange, mending, parting
 from fieldsync.syncing.exchange import State, Turn
 from fieldsync.syncing.frames import Declare, Settled
 from fieldsync.syncing.report import Mended
-from fieldsync.trust.rights import EVERYTHING
+from fieldsync.trust.rights import CONTROL, EVERYTHING
 
 if TYPE_CHECKING:
     from fieldsync.replica import Replica
@@ -72,16 +72,19 @@ class Rounds:
         """Make this session the only one that writes a scope; unless one does that goes on, which is not interrupted.
 
         Else many that write one scope at once could stop each other for ever. This one gives, then, and takes nothing.
+        Who may bring nothing keeps nobody out, and nobody from the control scope, where all may say little.
         """
         other = self._replica.turns.get(scope.taker)
         if other is not None and other.lasts(self._peer, now_ms):
             shared.dropped = True
             self._report.superseded.append(shared.name)
-        else:
-            exchange.begin(writer, scope, shared.token)
-            if not self._rights.why_not_write(shared.name):  # who may bring nothing keeps nobody out
-                self._replica.turns[shared.token] = self._turn
-                self._tokens.append(shared.token)
+            return
+        if other is not None and other.peer == self._peer:  # who comes again has no longer for it
+            self._turn.since_ms = min(self._turn.since_ms, other.since_ms)
+        exchange.begin(writer, scope, shared.token)
+        if shared.name != CONTROL and not self._rights.why_not_write(shared.name):
+            self._replica.turns[shared.token] = self._turn
+            self._tokens.append(shared.token)
 
     def hear(self) -> None:
         """The peer has said something."""

@@ -90,6 +90,7 @@ class Session:
         """
         self.report = Report()
         self.finished = False
+        self._is_closed = False
         self._replica = replica
         self._initiator = initiator
         self._enough = enough
@@ -111,7 +112,7 @@ class Session:
 
     def next_frame(self) -> bytes | None:
         """The next frame to send, or None when there is none before more is received."""
-        if self._stops():
+        if self._is_closed or self._stops():
             return None
         message = self._control.popleft() if self._control else self._next_stream()
         if message is None and self._control:  # the end of a stream may have something to say
@@ -135,7 +136,7 @@ class Session:
     def _check_may_hear(self, name: str) -> None:
         """SyncError where the peer may not read a scope any more; that it is out, it may hear."""
         if name != CONTROL and (reason := self._greeting.trust.rights.why_not_read(name)):
-            raise SyncError(f"{reason}: {name!r} is not given any further: {tell(reason)}")
+            raise SyncError(f"{reason}: {name!r} is not given any further: {tell(reason)}", code=reason)
 
     def _next_stream(self) -> Part | Stream | None:
         if self._outgoing is None:
@@ -170,8 +171,8 @@ class Session:
 
     def receive(self, frame: bytes) -> None:
         """Take in one frame of the peer. ProtocolError where it is not allowed; what landed before stays."""
-        if self._stops():
-            return  # it was enough; this was on its way
+        if self._is_closed or self._stops():
+            return  # it was enough, or cut; this was on its way
         self.report.bytes_received += len(frame)
         self._rounds.hear()
         message = messages.decode(frame)
@@ -357,7 +358,8 @@ class Session:
             return reader.scope(name) is None
 
     def close(self) -> None:
-        """Give back what the session holds; after a cut, too. Frames still queued are dropped."""
+        """Give back what the session holds; after a cut, too. Frames queued are dropped, and those that still come."""
+        self._is_closed = True
         if self._incoming.scope is not None:
             shared = self._at(self._incoming.scope)
             self._incoming.keep(self._replica.store, shared.name, shared.token)

@@ -16,22 +16,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fieldsync import codec
+from fieldsync import codec, files
 from fieldsync.errors import DecodeError, IdentityError
 from fieldsync.limits import GRANT_DAYS, INVITE_ADDRESS_BYTES_MAX
 from fieldsync.trust import certificates, statements
 from fieldsync.trust.identity import Identity
+from fieldsync.trust.membership import DAY_MS
 from fieldsync.trust.rights import Reason, tell
 from fieldsync.trust.signing import ID_BYTES, PUBLIC_BYTES, id_of, is_signed, public_of
 from fieldsync.trust.statements import Grant, Member
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
@@ -99,29 +100,24 @@ def invite(
     IdentityError, or LimitExceeded where that is more than a grant may say.
     """
     certificates.check_name(name)  # here, and not when somebody comes and uses the code up
-    grant = Grant(membership.identity.device, tuple(read), tuple(write), tuple(assign), 0, 0, 0)
+    now_ms = membership.replica.wall_ms()
+    patterns = tuple(read), tuple(write), tuple(assign)
+    grant = Grant(membership.identity.device, *patterns, now_ms + days * DAY_MS, days if renews else 0, 0)
     statements.sign(membership.issuer().key, grant)
     if not 0 < len(address.encode()) <= INVITE_ADDRESS_BYTES_MAX:
         raise IdentityError(f"an address has 1 to {INVITE_ADDRESS_BYTES_MAX} bytes")
     made = Invite(membership.identity.device, secrets.token_bytes(SECRET_BYTES), address)
-    until_ms = membership.replica.wall_ms() + seconds * SECOND_MS
-    patterns = {"read": [*grant.read], "write": [*grant.write], "assign": [*grant.assign]}
-    rights = {**patterns, "days": days, "renews": renews}
+    until_ms = now_ms + seconds * SECOND_MS
+    scopes = {"read": [*grant.read], "write": [*grant.write], "assign": [*grant.assign]}
+    rights = {**scopes, "days": days, "renews": renews}
     folder = membership.identity.folder / INVITES
     folder.mkdir(0o700, exist_ok=True)
-    _make(_place(folder, made.secret), codec.encode({"name": name, "until_ms": until_ms, **rights}))
+    files.create(_place(folder, made.secret), codec.encode({"name": name, "until_ms": until_ms, **rights}))
     return made
 
 
 def _place(folder: Path, secret: bytes) -> Path:
     return folder / hashlib.sha256(DOMAIN + secret).hexdigest()
-
-
-def _make(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # that a code was used must survive a power cut
 
 
 def answer(membership: Membership, request: bytes) -> bytes:
@@ -184,7 +180,7 @@ def _admit(membership: Membership, secret: bytes, public: bytes) -> dict[str, An
 def _claim(path: Path, public: bytes) -> None:
     """Use a code up for a key: the first counts, whoever asks at the same time."""
     try:
-        _make(path, public)
+        files.create(path, public)  # so that it survives a power cut
     except FileExistsError:
         if path.read_bytes() != public:
             raise _refused(Reason.CODE_USED) from None
