@@ -28,7 +28,7 @@ from fieldsync.limits import (
     SESSIONS_PAUSE_SECONDS,
 )
 from fieldsync.network.news import Known
-from fieldsync.network.wire import QUEUE_FRAMES_MAX, failures, websockets
+from fieldsync.network.wire import failures, websockets
 from fieldsync.syncing.session import refusal
 
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ class Line:
         self._moved = 0  # messages either way
         self._came = 0  # of these, from the peer
         self._unanswered = 0  # bytes of frames sent since one came
-        self._waiting = 0  # how many these are
         self._nudged = False
         self._pace = _Pace(SESSIONS_BURST, SESSIONS_PAUSE_SECONDS)
 
@@ -123,7 +122,7 @@ class Line:
                 message = await self._connection.recv()
                 self._moved += 1
                 self._came += 1
-                self._unanswered = self._waiting = 0
+                self._unanswered = 0
                 if isinstance(message, bytes):
                     await self._take(message)
                 else:
@@ -268,7 +267,6 @@ class Line:
             frame = await talk.work(session.next_frame)
             if frame is not None:
                 self._unanswered += len(frame)
-                self._waiting += 1
                 await self._connection.send(frame)
                 self._moved += 1
             elif was_finished:
@@ -299,14 +297,12 @@ class Line:
     async def _ask(self) -> None:
         """Ask a peer that keeps quiet for an answer, once, or as long as a session is held: a cut may be silent.
 
-        Not one that was sent much, or more frames than it reads ahead: it may be at work, and an answer waits behind
-        all that.
+        Not one that was sent much: it may be at work, and an answer waits behind all that.
         """
         while True:
             came = self._came
             await asyncio.sleep(QUIET_SECONDS)
-            is_at_work = self._unanswered > QUIET_BYTES_MAX or self._waiting > QUEUE_FRAMES_MAX
-            if self._came == came and not is_at_work:
+            if self._came == came and self._unanswered <= QUIET_BYTES_MAX:
                 await self.probe(PING_SECONDS)
             if not self.is_busy:
                 return
