@@ -25,6 +25,7 @@ from values cimport (
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     void PyObject_GC_UnTrack(object op)
+    object PyType_GenericAlloc(type kind, Py_ssize_t items)
 
 cdef enum:
     PLAIN_STR = 1
@@ -134,11 +135,11 @@ cdef int conforms(object value, uint8_t kind) except -1:
     return kind == PLAIN_BYTES and type(value) is bytes
 
 
-def pick(dict row not None, tuple names not None, bytes kinds not None, Py_ssize_t others):
-    """The values of a row by these names, if it has just them, all exactly of their kinds, and `others` more; or None.
+def pick(object row, tuple names not None, bytes kinds not None, Py_ssize_t others):
+    """The values of a dict by these names, if it has just them, all exactly of their kinds, and `others` more; or None.
 
-    None says nothing: the row may pass another door. kinds: a byte a name: 1 str, 2 int of 64 bits, 3 float, 4 bool,
-    5 bytes, 6 a finite number; and 8: or None.
+    None says nothing, as without names: the row may pass another door. kinds: a byte a name: 1 str, 2 int of 64 bits,
+    3 float, 4 bool, 5 bytes, 6 a finite number; and 8: or None.
     """
     cdef Py_ssize_t i
     cdef Py_ssize_t count = PyTuple_GET_SIZE(names)
@@ -147,7 +148,7 @@ def pick(dict row not None, tuple names not None, bytes kinds not None, Py_ssize
     cdef tuple values
     if count != PyBytes_GET_SIZE(kinds):
         raise ValueError("as many kinds as names")
-    if PyDict_Size(row) != count + others:
+    if type(row) is not dict or count == 0 or PyDict_Size(row) != count + others:
         return None
     values = PyTuple_New(count)
     for i in range(count):
@@ -158,6 +159,26 @@ def pick(dict row not None, tuple names not None, bytes kinds not None, Py_ssize
         PyTuple_SET_ITEM(values, i, <object>found)
     PyObject_GC_UnTrack(values)  # nothing in it refers to anything
     return values
+
+
+def name_each(type kind not None, tuple before not None, list keys not None, tuple after not None):
+    """For each key the tuple (*before, key, *after), of a class of tuples; past its __new__, which takes longer."""
+    cdef Py_ssize_t i, place = PyTuple_GET_SIZE(before)
+    cdef Py_ssize_t count = place + 1 + PyTuple_GET_SIZE(after)
+    cdef object one
+    cdef list every = []
+    if not issubclass(kind, tuple):
+        raise TypeError("what is named is a tuple")
+    for key in keys:
+        one = PyType_GenericAlloc(kind, count)
+        for i in range(place):
+            put(one, i, before[i])
+        put(one, place, key)
+        for i in range(place + 1, count):
+            put(one, i, after[i - place - 1])
+        PyObject_GC_UnTrack(one)
+        every.append(one)
+    return every
 
 
 cdef void sort_places(Batch *batch) noexcept nogil:

@@ -1,6 +1,7 @@
 """The kernel of plain values: rows picked from, and records built as the other kernels build and read them."""
 
 import math
+from collections import UserDict
 from datetime import date
 
 import pytest
@@ -11,6 +12,7 @@ from tests.histories import KEY
 from tests.model import COUNTER, REGISTER, SET, Numbers
 
 from fieldsync._native import fresh, plain, read, write
+from fieldsync.apply import Touched
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 VALUES = st.none() | st.booleans() | INTS | st.floats() | st.text(max_size=99) | st.binary(max_size=9)
@@ -30,6 +32,18 @@ def test_rows_are_picked_from_as_a_whole():
         assert plain.pick(row, names, kinds, others) is None
     with pytest.raises(ValueError, match="as many kinds"):
         plain.pick(row, ("a",), b"", 2)
+    for other in (UserDict(row), [("a", "x")], None):
+        assert plain.pick(other, ("a", "b", "c"), b"\x01\x02\x0b", 0) is None
+    assert plain.pick({}, (), b"", 0) is None
+
+
+def test_keys_are_named_as_a_class_of_tuples_names_them():
+    for keys in ([], ["a"], ["a", "b" * 99, "ä"]):
+        named = plain.name_each(Touched, (3, "job/1"), keys, (False, True))
+        assert named == [Touched(3, "job/1", key, before=False, after=True) for key in keys]
+        assert all(type(one) is Touched for one in named)
+    with pytest.raises(TypeError, match="a tuple"):
+        plain.name_each(list, (), ["a"], ())
 
 
 def built(keys, records, *, ids=IDS, first=3, collection="things", table=(9, 41, COLUMNS, ABSENT), change=CHANGE):

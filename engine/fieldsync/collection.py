@@ -25,10 +25,8 @@ class Collection:
 
     __slots__ = (
         "_fields",
-        "_kinds",
         "_names",
         "_numbers",
-        "_ordered",
         "_steps",
         "absent",
         "cells",
@@ -44,6 +42,7 @@ class Collection:
         "sets",
         "shared",
         "special",
+        "usual_kinds",
     )
 
     def __init__(self, name: str, record: "type[Record] | None" = None, fields: Iterable[Field] = ()) -> None:
@@ -64,10 +63,10 @@ class Collection:
         self.cells: Final = tuple(field.cell for field in self.fields)  # the name and kind of each one's cells
         self._names: Final = dict(zip(self.cells, self._fields, strict=True))
         self._numbers: tuple[Any, tuple[int, ...]] = (None, ())  # those that were asked for last
-        self._kinds: Final = bytes(map(plain_kind, self.fields))
+        # what plain.pick is told of the fields
+        self.usual_kinds: Final = tuple(self._fields), bytes(map(plain_kind, self.fields))
         # whether all are registers of texts, numbers, bools and bytes, which nobody can change in place
-        self.plain: Final = bool(self.fields) and all(self._kinds) and not self.counters and not self.special
-        self._ordered: Final = tuple(self._fields)
+        self.plain: Final = bool(self.fields) and all(self.usual_kinds[1]) and not self.counters and not self.special
         self._steps: Final = [(field.name, field.optional, field.checker, field) for field in self.fields]
         columns = tuple(field.column for field in self.fields)
         self.row: Final = CollectionRow(0, name, columns, repr(sorted(column.token for column in columns)))
@@ -105,12 +104,9 @@ class Collection:
         """Where a record's values hold a field: its number if declared, else its name. KeyError if there is none."""
         return name if self.record is None else self.places[name]
 
-    def usual(self, given: Mapping[str, object], others: int = 0) -> "tuple[Any, ...] | None":
-        """The values of a row as it mostly is: one for each field, and each of its type, to be stored as it is.
-
-        others: how many more it has that are no fields.
-        """
-        return pick(given, self._ordered, self._kinds, others) if type(given) is dict and self.fields else None
+    def usual(self, given: Mapping[str, object]) -> "tuple[Any, ...] | None":
+        """The values of a row as it mostly is: one for each field, and each of its type, to be stored as it is."""
+        return pick(given, *self.usual_kinds, 0)
 
     def check_new(self, given: Mapping[str, object]) -> dict[str, Value]:
         """What to write at create: given values, checked, and defaults that say something. SchemaError, TypeError."""

@@ -14,6 +14,7 @@ from fieldsync.edits import replacing
 from fieldsync.errors import DataError, LimitExceeded, MissingDependency, SchemaError
 from fieldsync.limits import (
     CHANGE_RECORDS_MAX,
+    KEY_BYTES_MAX,
     LOAD_BUFFER_ROWS_MAX,
     LOAD_COMMIT_ROWS,
     LOAD_SHAPES_MAX,
@@ -63,14 +64,16 @@ class Gathered:
         self.numbers: dict[str, int] = {}
         self.shapes: dict[str, Shape] = {}  # of those that have not just the declared fields
 
-    def put(self, number: int, key: str, values: tuple[Any, ...], shape: Shape | None) -> None:
-        """Take a row in, in the place of an earlier one."""
+    def put(self, number: int, key: str, values: tuple[Any, ...], shape: Shape | None) -> bool:
+        """Take a row in; whether in the place of an earlier one."""
+        is_repeated = key in self.values
         self.values[key] = values
         self.numbers[key] = number
         if shape is not None:
             self.shapes[key] = shape
         elif self.shapes:
             self.shapes.pop(key, None)
+        return is_repeated
 
     def shape(self, declared: Shape) -> Shape | None:
         """That of all rows; None where they have several."""
@@ -165,6 +168,7 @@ class _Loader:
         self._shapes: dict[tuple[tuple[str, ...], tuple[str, ...]], Shape] = {}
         self._fields = dict(zip(collection.cells, collection.fields, strict=True))
         self._absent = dict(zip(collection.cells, collection.absent, strict=True))
+        self._has_none = collection.record is None or any(one.optional for one in collection.fields)
         self._waiting: dict[str, Gathered] = {}
         self._ready: list[tuple[str, Gathered]] = []
         self._waiting_rows = 0
@@ -173,28 +177,29 @@ class _Loader:
 
     def take(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Load rows, and report which not and why."""
-        key_of, scope_of, usual, others = self._key, self._scope, self._collection.usual, len(self._address)
+        key_of, scope_of, usual, others = self._key, self._scope, self._collection.usual_kinds, len(self._address)
+        last = None  # the scope of the row before, mostly the same text; its rows are gathered in `batch`
         number = 0
         for number, row in enumerate(rows, 1):
             try:
                 key, scope = key_of(row), scope_of(row)
-                check_names(scope, key)
-                values, shape = usual(row, others), None
+                if scope is not last or type(key) is not str or not (key.isascii() and 0 < len(key) <= KEY_BYTES_MAX):
+                    check_names(scope, key)
+                values, shape = plain.pick(row, *usual, others), None
                 if values is None:
                     values, shape = self._checked(row)
             except (DataError, TypeError, ValueError, KeyError) as error:
                 self._reject(number, error)
                 continue
-            batch = self._waiting.get(scope)
-            if batch is None:
-                batch = self._waiting[scope] = Gathered()
-            if key in batch.values:
+            if scope is not last:
+                batch, last = self._waiting.setdefault(scope, Gathered()), scope
+            if batch.put(number, key, values, shape):
                 self.report.repeated += 1
-            else:
-                self._waiting_rows += 1
-            batch.put(number, key, values, shape)
+                continue
+            self._waiting_rows += 1
             if len(batch.values) >= CHANGE_RECORDS_MAX or self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
                 self._move(max(self._waiting, key=lambda name: len(self._waiting[name].values)), number)
+                last = None
         for scope in sorted(self._waiting):
             self._move(scope, number)
         self._commit(number)
@@ -309,7 +314,9 @@ class _Loader:
             return False
         fields = shape.fields
         change = LocalChange(writing.writer, writing.writer.enter(scope, ready=True))
-        records = [values if None not in values else self._written(fields, values) for values in rows.values()]
+        records = list(rows.values())
+        if self._has_none:
+            records = [values if None not in values else self._written(fields, values) for values in records]
         batches = [plain.Batch(number, self._collection.name, fields, list(rows), records)]
         now_ms, mint = self._replica.wall_ms(), self._replica.mint
         try:

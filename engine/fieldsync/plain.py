@@ -6,13 +6,12 @@ the digest. Here the kernel makes all three of one look at the values.
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fieldsync import record
 from fieldsync._native import plain
 from fieldsync._native.plain import pick
-from fieldsync.apply import Arrival, Landed, NewRecords, Touched, touched_of
+from fieldsync.apply import Arrival, Landed, NewRecords, Touched
 from fieldsync.store import ChangeRow, Entry
 
 if TYPE_CHECKING:
@@ -78,8 +77,7 @@ def land_built(
         entries.append(Entry(batch.collection, n, rows[0][0], len(rows)))
         n += len(rows)
         scope = scope._replace(digest=record.add_digests(scope.digest, built.digest))
-        facts = repeat(batch.collection), repeat(scope.name), batch.keys, repeat(False), repeat(True)
-        touched.extend(map(touched_of, zip(*facts, strict=False)))
+        touched += plain.name_each(Touched, (batch.collection, scope.name), batch.keys, (False, True))
     dot = scope.author, scope.seq
     writer.put_changes(scope.id, [ChangeRow(*dot, scope.time, 0, parts, parts, sorted(entries))])
     if writer.is_audited():

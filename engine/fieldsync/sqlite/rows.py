@@ -95,7 +95,7 @@ class RowsWriter(SQLiteReader):
 
     def insert_rows(self, collection: int, rows: list[Row]) -> None:
         """Add records."""
-        self._take_over(collection, [row.id for row in rows])
+        self._take_over(collection, rows)
         self.insert(self._form(collection), rows)
 
     def insert(self, form: Form, rows: list[Row]) -> None:
@@ -114,7 +114,7 @@ class RowsWriter(SQLiteReader):
         may_be_there: others of the same scope and key may be there; then False, and none is added, where one is.
         """
         form = self._form(collection)
-        self._take_over(collection, [row[0] for row in rows])
+        self._take_over(collection, rows)
         before = self._db.total_changes()
         self._db.executemany(form.insert_new if may_be_there else form.insert, rows)
         if self._db.total_changes() - before < len(rows):
@@ -127,7 +127,7 @@ class RowsWriter(SQLiteReader):
     def update_rows(self, collection: int, rows: list[tuple[int, bytes]]) -> None:
         """Replace the cells of records, and the columns that follow from them."""
         form = self._form(collection)
-        self._take_over(collection, [row[0] for row in rows])
+        self._take_over(collection, rows)
         wide = self._widen(form, rows)
         if form.search is None:
             self._db.executemany(form.update, wide)
@@ -137,10 +137,10 @@ class RowsWriter(SQLiteReader):
         self._db.executemany(form.update, wide)
         form.search.enter(self._db, *others)
 
-    def _take_over(self, collection: int, ids: Sequence[int]) -> None:
-        """Take away what lies beside rows that are written whole now."""
+    def _take_over(self, collection: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Take away what lies beside rows that are written whole now; their numbers come first."""
         if self._tables().has_tails:
-            tails.forget(self._db, collection, ids)
+            tails.forget(self._db, collection, [row[0] for row in rows])
 
     def fold(self, collection: int, ids: Sequence[int] | None = None) -> None:
         """Take into rows what lies beside them; or into all, but where it is damaged, which waits for a repair."""
@@ -151,7 +151,8 @@ class RowsWriter(SQLiteReader):
 
     def delete_rows(self, collection: int, ids: list[int]) -> None:
         """Take records away."""
-        self._take_over(collection, ids)
+        rows = [(number,) for number in ids]
+        self._take_over(collection, rows)
         if words := self._form(collection).search:
             words.leave(self._db, *of_ids(ids))
-        self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", [(number,) for number in ids])
+        self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", rows)

@@ -82,9 +82,9 @@ class Warming(Declarer):
             if all(row.packed != tails.DAMAGED for row in self.by_id(collection, [number])):
                 self.fold(collection, [number])
 
-    def _take_over(self, collection: int, ids: Sequence[int]) -> None:
-        super()._take_over(collection, ids)
-        some = set(ids) if self._warm else ()
+    def _take_over(self, collection: int, rows: Sequence[tuple[Any, ...]]) -> None:
+        super()._take_over(collection, rows)
+        some = {row[0] for row in rows} if self._warm else ()
         self._cool(lambda warm: warm.collection == collection and warm.id in some)
 
     def _forget_tails(self, scope: int) -> None:
