@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
 from decimal import Decimal
@@ -256,11 +257,21 @@ def test_a_new_record_writes_what_it_was_given_and_its_defaults():
 
 def test_a_draft_is_closed_with_its_transaction():
     draft = Draft(ORDERS, "o-1", "job/7", VALUES)
-    draft.record.status = "done"
+    order = draft.record
+    order.status = "done"
     draft.close()
     with pytest.raises(AttributeError, match="transaction of this draft is over"):
-        draft.record.status = "late"
-    assert draft.record.status == "done"
+        order.status = "late"
+    assert order.status == "done"
+
+
+def test_drafts_do_not_wait_for_the_garbage_collector():
+    drafts = [Draft(ORDERS, "o-1", "job/7", VALUES) for _ in range(10)]
+    gc.collect()
+    for draft in drafts:
+        draft.close()
+    del draft, drafts
+    assert gc.collect() == 0
 
 
 counts = st.integers(-(2**40), 2**40) | st.floats(-1e9, 1e9) | st.decimals(-(10**9), 10**9, places=4)

@@ -54,7 +54,7 @@ class Draft:
             named = values.items() if isinstance(values, dict) else zip(collection.places, values, strict=True)
             self._texts = {name: repr(value) for name, value in named if isinstance(value, CONTAINERS)}
         self.collection: Final = collection
-        self.record: Final = collection.snapshot(key, scope, self._values, draft=self)
+        self.record = collection.snapshot(key, scope, self._values, draft=self)  # until the transaction is over
 
     @classmethod
     def create(cls, collection: Collection, key: str, scope: str, given: Mapping[str, object]) -> "Draft":
@@ -164,6 +164,7 @@ class Draft:
     def close(self) -> None:
         """Refuse further writes: the transaction is over."""
         self._over = True
+        del self.record  # which has the draft: as a ring, both would wait for the garbage collector
         for shared in self.collection.shared:
             self._shared(shared.name).close()
 
