@@ -124,9 +124,15 @@ def compress(streams: list[bytes]) -> list[tuple[int, bytes]]:
     """Each stream as (its size, zlib) where that is shorter, else as (0, itself)."""
     packed = []
     for stream in streams:
-        small = zlib.compress(stream, 6) if len(stream) >= STREAM_COMPRESS_BYTES_MIN else stream
+        small = _deflate(stream) if len(stream) >= STREAM_COMPRESS_BYTES_MIN else stream
         packed.append((len(stream), small) if len(small) < len(stream) else (0, stream))
     return packed
+
+
+def _deflate(stream: bytes) -> bytes:
+    # filtered: matches of under six bytes, which in columns of numbers are chance, would cost more than they save
+    deflater = zlib.compressobj(6, strategy=zlib.Z_FILTERED)
+    return deflater.compress(stream) + deflater.flush()
 
 
 def decompress(packed: list[tuple[int, bytes]]) -> list[bytes]:
