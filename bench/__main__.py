@@ -111,7 +111,7 @@ def _topics(text: str) -> tuple[str, ...]:
 def _print_table(name: str, metrics: dict[str, float]) -> None:
     """A line a figure, a column a contender; in parentheses how many times fieldsync's figure it is."""
     contenders = [contender for contender in topic(name).CONTENDERS if not peers.is_missing(contender)]
-    own_metrics = [metric for metric in metrics if re.match("fieldsync_(?!full_|single_)", metric)]
+    own_metrics = [metric for metric in metrics if re.match("fieldsync_(?!(full_(?!copy)|single_))", metric)]
     width = max([12, *(len(metric) - len("fieldsync_") + 2 for metric in own_metrics)])
     print(f"  {'':<{width}}" + "".join(f"{contender:>22}" for contender in contenders))
     for metric in own_metrics:

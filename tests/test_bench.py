@@ -60,8 +60,8 @@ FIGURES = {
     "text": {"one_s", "one_per_s", "sessions_s", "bytes", "over_pycrdt", "synced_bytes", "live_bytes"},
     "set": {"per_s", "bytes", "delta_bytes", "delta_ms", "apply_ms"},
     "field_day": {
-        *("virtual_s", "bytes", "round_trips", "share_of_full_copy", "share_of_table"),
-        *("frame_bytes", "cpu_s", "full_copy_bytes", "full_copy_s"),
+        *("virtual_s", "bytes", "round_trips", "share_of_full_copy", "share_of_first_sync"),
+        *("frame_bytes", "cpu_s", "full_copy_bytes", "first_sync_bytes", "first_sync_s"),
     },
     "fleet": {
         *("devices", "connect_s", "idle_kb", "busy_kb", "idle_cpu_percent", "busy_cpu_percent"),
