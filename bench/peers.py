@@ -129,6 +129,12 @@ class Fieldsync:
         """The scope of a record."""
         return self.scopes[crc32(key.encode()) % len(self.scopes)] if len(self.scopes) > 1 else SCOPE
 
+    def by_scope(self, keys: Sequence[str]) -> Iterable[tuple[str, Iterable[str]]]:
+        """Keys by the scopes of their records."""
+        if len(self.scopes) == 1:
+            return [(SCOPE, keys)]
+        return groupby(sorted(keys, key=self.scope_of), self.scope_of)
+
     def build(self, records: Records) -> None:
         keys = iter([key for key, _ in records])
         rows = (row for _, row in records)
@@ -150,7 +156,7 @@ class Fieldsync:
     def delete(self, keys: Sequence[str]) -> None:
         for some in batches(keys):
             with self.db.write() as tx:
-                for scope, held in groupby(sorted(some, key=self.scope_of), self.scope_of):
+                for scope, held in self.by_scope(some):
                     tx.delete(self.thing, *held, scope=scope)
 
     def get(self, key: str) -> Mapping[str, Any]:

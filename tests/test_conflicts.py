@@ -207,6 +207,21 @@ def test_late_edits_are_dismissed_everywhere(fleet):
         tx.dismiss(late)
 
 
+@pytest.mark.parametrize("first", ["delete", "dismiss"])
+def test_late_edits_are_dismissed_beside_records_that_go(fleet, first):
+    hub, a, b = fleet
+    edited_and_deleted(fleet)
+    (late,) = b.late_edits()
+    with b.write() as tx:
+        for verb in sorted(("delete", "dismiss"), key=first.__ne__):
+            if verb == "delete":
+                tx.delete(Order, "o-2", scope=late.scope)
+            else:
+                tx.dismiss(late)
+    meet(hub, a, b)
+    assert [(database.late_edits(), list(database[Order])) for database in fleet] == [([], [])] * 3
+
+
 def test_a_deleted_record_is_made_again_from_late_edits(fleet):
     hub, a, b = fleet
     edited_and_deleted(fleet)

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fieldsync as fs
+from fieldsync.limits import CHANGE_RECORDS_MAX
+from fieldsync.sqlite.writer import LOGGED_ROWS
 
 KEYS = "abcdefgh"
 VERBS = ("create", "edit", "tag", "delete")
@@ -119,3 +121,74 @@ def _step(tx, verb, keys, *, together):
             for key in living:
                 tx.delete(Visit, key)
     return told
+
+
+@given(st.lists(st.tuples(st.sampled_from(VERBS), st.lists(st.sampled_from(KEYS), max_size=4)), max_size=8))
+def test_a_transaction_no_longer_finds_what_it_deleted(tmp_path_factory, steps):
+    """Without a look at the records before, as most apps delete."""
+    living = set(KEYS[:5])
+    with fs.open(tmp_path_factory.mktemp("deleting") / "a.db", Visit, durability="fast") as db:
+        with db.write() as tx:
+            for key in living:
+                tx.create(Visit, scope="west", key=key, place="")
+        with db.write() as tx:
+            for verb, keys in steps:
+                if verb == "delete":
+                    _delete(tx, keys, living)
+                for key in keys if verb != "delete" else ():
+                    _write(tx, verb, key, living)
+        assert {key for _, key in keys_of(db)} == living
+        assert db.verify().fault_count == 0
+
+
+def _delete(tx, keys, living):
+    if set(keys) <= living:
+        tx.delete(Visit, *keys, scope="west")
+        living -= set(keys)
+    else:
+        with pytest.raises(fs.NotFound):
+            tx.delete(Visit, *keys, scope="west")
+
+
+def _write(tx, verb, key, living):
+    write = {
+        "create": lambda: tx.create(Visit, scope="west", key=key, place="new"),
+        "edit": lambda: tx.update(Visit, key, place="edited"),
+        "tag": lambda: tx.get(Visit, key).tags.add("seen"),
+    }[verb]
+    if (key in living) != (verb == "create"):
+        write()
+        living.add(key)
+    else:
+        refused = fs.AlreadyExists if verb == "create" else fs.NotFound
+        with pytest.raises(refused):
+            write()
+
+
+def test_a_transaction_deletes_as_many_as_it_may_change(db):
+    keys = [f"k{n}" for n in range(CHANGE_RECORDS_MAX)]
+    with db.write() as tx:
+        for key in keys:
+            tx.create(Visit, scope="west", key=key, place="")
+    with db.write() as tx:
+        tx.delete(Visit, "a", scope="west")
+        with pytest.raises(fs.LimitExceeded, match="at most 1000 records"):
+            tx.delete(Visit, *keys, scope="west")
+    assert len(keys_of(db)) == len(KEYS) - 1 + CHANGE_RECORDS_MAX
+    with db.write() as tx:
+        tx.delete(Visit, *keys[1:], scope="west")
+        tx.delete(Visit, keys[0])
+    assert keys_of(db) == {("west", key) for key in KEYS[1:]}
+
+
+@pytest.mark.parametrize("count", [1, LOGGED_ROWS - 1, LOGGED_ROWS, 2 * LOGGED_ROWS + 3])
+def test_the_log_has_each_removal(db, count):
+    keys = {f"k{n}" for n in range(count)}
+    with db.write() as tx:
+        for key in keys:
+            tx.create(Visit, scope="west", key=key, place="")
+    with db.write() as tx:
+        tx.delete(Visit, *keys)
+    with db.replica.store.reading() as reader:
+        logged = [key for (key,) in reader._db.execute("SELECT key FROM fs_removal")]
+    assert (len(logged), set(logged)) == (count, keys)

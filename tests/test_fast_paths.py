@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from decimal import Decimal
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fieldsync as fs
+from fieldsync import deleting
 from fieldsync._native import numbers
 from fieldsync.collection import Collection
 from fieldsync.context import Context
 from fieldsync.entries import compress, expand, runs_of
-from fieldsync.errors import LimitExceeded
+from fieldsync.errors import Corrupt, LimitExceeded
 from fieldsync.sqlite import writer
+from fieldsync.sqlite.rows import spans
 from fieldsync.store import Edits, Entry
 from fieldsync.syncing import giving, taking
 from fieldsync.transaction import check_names
@@ -257,7 +260,7 @@ def test_edits_land_alike_whether_alone_or_not(tmp_path, monkeypatch, seed):
         real = taking.land_edits
         monkeypatch.setattr(taking, "land_edits", lambda *args: landed.append(real(*args)) or landed[-1])
         fast = taken_by(taker, context, chunks)
-        monkeypatch.setattr(taking, "land_edits", lambda *_: None)
+        monkeypatch.setattr(taking, "locate_edits", lambda *_: None)
         assert taken_by(taker, context, chunks) == fast
     assert any(landed) or seed % 2
 
@@ -340,3 +343,70 @@ def test_cells_that_had_to_wait_for_their_record_are_given_with_it(tmp_path, mon
     assert taker.compare(hub, "s").agree
     for one in (a, ahead, c, hub, taker):
         one.close()
+
+
+def deleted_by(db, monkeypatch, keys):
+    """What deleting records makes of a file, and tells, before it is undone."""
+    told = []
+    try:
+        with db.replica.writing() as batch, monkeypatch.context() as patched:
+            noted = []
+            patched.setattr(
+                writer.SQLiteWriter, "note_edits", lambda _, *args: noted.append((*args[:2], sorted(args[2])))
+            )
+            for name, some in keys.items():
+                (number,) = batch.writer.collection_ids([name])
+                rows = batch.writer.by_key(number, batch.writer.scope("s").id, some)
+                batch.scope("s").delete(number, name, rows)
+            batch.land(2**41, lambda: b"a writer")
+            kept = [(scope, list(some)) for scope, some in batch.writer._removals]
+            told = [batch.touched, batch.dots, noted, kept, all_of(batch.writer)]
+            raise Undone
+    except Undone:
+        return told
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_records_deleted_together_go_as_each_alone(tmp_path, monkeypatch, seed):
+    chance = Random(seed)
+    giver, taker = pair_of(tmp_path, seed)
+    with giver, taker:
+        taker.sync(giver)
+        edit(taker, chance, 3)
+        keys = {
+            name: chance.sample(every := [one.key for one in taker[of]], chance.randrange(1, len(every)))
+            for name, of in (("things", Thing), ("mixed", Mixed))
+        }
+        made = []
+        remembered = {dot for _, dot in taker.replica.store.lately._edits}
+        monkeypatch.setattr(writer.SQLiteWriter, "remembered", lambda *_: remembered)
+        real = deleting.delete_all
+        monkeypatch.setattr(deleting, "delete_all", lambda *args: made.append(real(*args)) or made[-1])
+        fast = deleted_by(taker, monkeypatch, keys)
+        monkeypatch.setattr(deleting, "delete_all", lambda *_: None)
+        assert deleted_by(taker, monkeypatch, keys) == fast
+        assert len(made[0].removals) > sum(map(len, keys.values()))  # some were created on both
+        assert made[0].stale
+
+
+def test_cells_without_their_record_are_not_deleted_with_it(tmp_path):
+    """Nobody writes them into a record's row, so that such a row is left to who looks at each of its cells."""
+    with fs.open(tmp_path / "a.db", Thing) as db:
+        with db.write() as tx:
+            tx.create(Thing, scope="s", key="k", name="a", count=1)
+        with db.replica.store.writing() as writer:
+            (row,) = writer.by_key(writer.collection("things").id, writer.scope("s").id, ["k"])
+            body = b"\0\1\1\0" + b"\1\1\1\0" + row.packed[14:]  # dead, its name; one stamp, of time 0; the cells
+            headless = bytes([len(body)]) + body
+            scope = writer.scope("s")
+            for rows, is_usual in (([row], True), ([row, row], False), ([row._replace(packed=headless)], False)):
+                assert (deleting.delete_all(writer, scope, {(1, "things"): rows}) is not None) == is_usual
+            with pytest.raises(Corrupt):
+                deleting.delete_all(writer, scope, {(1, "things"): [row._replace(packed=row.packed[:-1])]})
+
+
+@pytest.mark.parametrize("numbers", [[], [3], [3, 4, 5], [1, 3, 4, 9], [-2, -1, 0, 2]])
+def test_spans_are_the_numbers_that_they_are_of(numbers):
+    found = list(spans(numbers))
+    assert [n for first, last in found for n in range(first, last + 1)] == numbers
+    assert all(last + 1 < first for (_, last), (first, _) in pairwise(found))

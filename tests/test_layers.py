@@ -16,7 +16,7 @@ PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("network", "trust", "syncing", "bundles"),
     *("errors", "limits", "clock", "files", "codec", "context", "syncing.reconcile", "trust.signing", "trust.rights"),
-    *("types", "documents", "texts", "record", "store", "changes", "entries", "indexing", "apply", "plain"),
+    *("types", "documents", "texts", "record", "store", "changes", "entries", "indexing", "apply", "plain", "deleting"),
     *("warm", "pending", "transaction", "trimming", "leaving"),
     *("trust.statements", "trust.grants", "trust.control"),
     *("carrying", "thinning", "heirs", "forwarding", "moving"),
@@ -96,7 +96,8 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "bundles.parcel",
         "bundles.escrow",
     ),
-    *("network.agenda", "network.status", "network.background", "network.wire", "network.door"),
+    *("network.agenda", "network.status", "network.background", "network.standby", "network.logs", "network.wire"),
+    "network.door",
     *(
         "network.news",
         "network.line",
@@ -132,6 +133,7 @@ CALLERS = {  # of kernels: one each
     "chunk_decode": {"changes"},
     "chunk_encode": {"changes"},
     "codec": {"codec"},
+    "delete": {"deleting"},
     "diff": {"context"},
     "existence": {"syncing.existence"},
     "fresh": {"record"},

@@ -3,6 +3,7 @@
 import math
 from collections import UserDict
 from datetime import date
+from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given
@@ -12,7 +13,6 @@ from tests.histories import KEY
 from tests.model import COUNTER, REGISTER, SET, Numbers
 
 from fieldsync._native import fresh, plain, read, write
-from fieldsync.apply import Touched
 
 INTS = st.integers(-(2**63), 2**63 - 1)
 VALUES = st.none() | st.booleans() | INTS | st.floats() | st.text(max_size=99) | st.binary(max_size=9)
@@ -37,11 +37,20 @@ def test_rows_are_picked_from_as_a_whole():
     assert plain.pick({}, (), b"", 0) is None
 
 
+class Named(NamedTuple):
+    """A class of tuples, as those that keys are put into."""
+
+    number: int
+    scope: str
+    key: str
+    lives: bool
+
+
 def test_keys_are_named_as_a_class_of_tuples_names_them():
     for keys in ([], ["a"], ["a", "b" * 99, "ä"]):
-        named = plain.name_each(Touched, (3, "job/1"), keys, (False, True))
-        assert named == [Touched(3, "job/1", key, before=False, after=True) for key in keys]
-        assert all(type(one) is Touched for one in named)
+        named = plain.name_each(Named, (3, "job/1"), keys, (True,))
+        assert named == [Named(3, "job/1", key, lives=True) for key in keys]
+        assert all(type(one) is Named for one in named)
     with pytest.raises(TypeError, match="a tuple"):
         plain.name_each(list, (), ["a"], ())
 

@@ -19,7 +19,7 @@ Where everything is:
     conflicts.py    what was written apart; why.py explains a record, trash.py has what went, audit.py and recording.py
                     keep a log, comparing.py tells whether two replicas agree
     replica.py      a store, a clock, and news of changes (watch.py); transaction.py (of what pending.py
-                    says), apply.py and plain.py write over sqlite/, and indexing.py enters where cells live
+                    says), apply.py, plain.py and deleting.py write over sqlite/; indexing.py enters where cells live
     moving.py       moves records between scopes, and forwarding.py follows them to where heirs.py finds them, by
                     carrying.py and thinning.py
     trimming.py     forgets removals; leaving.py tells when a scope may go

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from fieldsync import indexing, record
 from fieldsync.entries import runs_of
@@ -93,6 +93,7 @@ class Touched(NamedTuple):
     key: str
     before: bool
     after: bool
+    packed: bytes = b""  # what it is now, where that is at hand
 
 
 class NewRecords(NamedTuple):
@@ -104,10 +105,13 @@ class NewRecords(NamedTuple):
     records: list[tuple[int, str, bytes]]
 
 
+Pieces: TypeAlias = "dict[int, tuple[bytes, ...]]"  # by row
+
+
 class RecordEdits(NamedTuple):
     """What changes edited in records that the index has."""
 
-    rows: dict[int, dict[int, tuple[bytes, ...]]]  # collection -> row -> pieces
+    rows: dict[int, Pieces]  # by collection
     pieces: dict[Dot, dict[int, dict[int, bytes]]]  # the same by change
 
 
@@ -137,7 +141,13 @@ class _Batch:
 
 def land(writer: Writer, scope: Scope, targets: list[Target], arrivals: list[Arrival]) -> tuple[Scope, list[Touched]]:
     """Merge a batch into a scope, inside a write transaction; returns the scope with its new digest, not yet saved."""
-    batch = _Batch(Gains(writer.remembered(scope.id), {}))
+    return _land(writer, scope, _Batch(Gains(writer.remembered(scope.id), {})), targets, arrivals)
+
+
+def _land(
+    writer: Writer, scope: Scope, batch: _Batch, targets: list[Target], arrivals: list[Arrival]
+) -> tuple[Scope, list[Touched]]:
+    """The same, after what a batch has done already."""
     for first in range(0, len(targets), MERGE_RECORDS_MAX):
         scope = _merge(writer, scope, batch, targets[first : first + MERGE_RECORDS_MAX], arrivals)
     if batch.moved:
@@ -169,7 +179,7 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
         scope = scope._replace(digest=record.add_digests(scope.digest, difference))
         _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
         entries.extend(runs_of(new.collection, numbers, first))
-        touched.extend([touched_of((new.collection, scope.name, key, False, True)) for key in keys])
+        touched.extend([touched_of((new.collection, scope.name, key, False, True, one)) for _, key, one in new.records])
     writer.put_changes(
         scope.id,
         [
@@ -182,27 +192,37 @@ def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scop
 
 
 def land_edits(
-    writer: Writer, scope: Scope, edits: RecordEdits, arrivals: list[Arrival]
-) -> tuple[Scope, list[Touched]] | None:
-    """As land, of edits alone, with few objects for each; None, and nothing is written, where a record is not there."""
+    writer: Writer, scope: Scope, edits: RecordEdits, arrivals: list[Arrival], others: Callable[[], list[Target]]
+) -> tuple[Scope, list[Touched]]:
+    """As land, of edits alone, with few objects for each. others: the targets of land, where a record is not there."""
     batch = _Batch(Gains(writer.remembered(scope.id), edits.pieces))
-    key, digest = record.digest_key(scope.name), scope.digest
     for collection, pieces in edits.rows.items():
-        rows = writer.by_id(collection, sorted(pieces))
-        if len(rows) < len(pieces):
-            return None
-        for first in range(0, len(rows), MERGE_RECORDS_MAX):
-            some = rows[first : first + MERGE_RECORDS_MAX]
-            edited = record.edit_all(writer.dictionary, key, scope.id, some, pieces)
-            if edited is None:
-                return None
-            digest = record.add_digests(digest, edited.difference)
-            batch.updates[collection] += edited.updates
-            batch.touched += [touched_of((collection, scope.name, name, True, True)) for name in edited.keys]
-            batch.gains.add_edited(collection, edited)
-    _write_rows(writer, batch)
+        numbers = sorted(pieces)
+        for first in range(0, len(numbers), MERGE_RECORDS_MAX):
+            edited = _edit(writer, scope, batch, collection, numbers[first : first + MERGE_RECORDS_MAX], pieces)
+            if edited is None:  # what has landed may do so again, which changes nothing
+                return _land(writer, scope, batch, others(), arrivals)
+            scope = edited
     indexing.enter(writer, scope, batch.gains, arrivals, {})
-    return scope._replace(digest=digest), batch.touched
+    return scope, batch.touched
+
+
+def _edit(
+    writer: Writer, scope: Scope, batch: _Batch, collection: int, numbers: list[int], pieces: Pieces
+) -> Scope | None:
+    """Edit some rows, and write them while their pages are at hand; None, and nothing is, where one is not there."""
+    rows = writer.cells_by_id(collection, numbers)
+    key = record.digest_key(scope.name)
+    edited = record.edit_all(writer.dictionary, key, scope.id, rows, pieces) if len(rows) == len(numbers) else None
+    if edited is None:
+        return None
+    writer.update_rows(collection, edited.updates)
+    batch.touched += [
+        touched_of((collection, scope.name, name, True, True, packed))
+        for name, (_, packed) in zip(edited.keys, edited.updates, strict=True)
+    ]
+    batch.gains.add_edited(collection, edited)
+    return scope._replace(digest=record.add_digests(scope.digest, edited.difference))
 
 
 def _merge(writer: Writer, scope: Scope, batch: _Batch, targets: list[Target], arrivals: list[Arrival]) -> Scope:
@@ -231,7 +251,7 @@ def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome
         batch.deletes[collection].append(number)
     if live or row is not None:
         assert key is not None
-        batch.touched.append(touched_of((collection, scope.name, key, row is not None, bool(live))))
+        batch.touched.append(touched_of((collection, scope.name, key, row is not None, bool(live), live)))
     batch.gains.add_merged(target, number, events, lives=bool(live))
     if headless or target.orphans:
         _settle_headless(writer, scope, batch, target, outcome, number)
@@ -272,4 +292,4 @@ def _write_rows(writer: Writer, batch: _Batch) -> None:
 
 # past the arguments of __new__, which for each of many rows cost more than the tuple
 _row: Callable[[tuple[int, int, str, bytes]], Row] = partial(tuple.__new__, Row)
-touched_of: Callable[[tuple[int, str, str, bool, bool]], Touched] = partial(tuple.__new__, Touched)
+touched_of: Callable[[tuple[int, str, str, bool, bool, bytes]], Touched] = partial(tuple.__new__, Touched)

@@ -1,7 +1,9 @@
 """Collections: a named set of records with the fields that are declared, as drafts, queries and stores use them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from fieldsync.errors import SchemaError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 _new: Callable[[Any], Any] = object.__new__  # past the __init__ that tells apps where records come from
 _set = object.__setattr__  # past the frozen face
+_SLOTS = [vars(BaseRecord)[name].__set__ for name in ("key", "scope", "_values", "_cells")]
 
 
 class Collection:
@@ -167,6 +170,18 @@ class Collection:
         if cells is not None:
             _set(face, "_cells", cells)
         return face
+
+    def snapshots(
+        self, keys: Sequence[str], scopes: Iterable[str], values: Iterable[Any], cells: Iterable[Any]
+    ) -> "list[BaseRecord]":
+        """As snapshot, of many that were read: slot after slot, without a call in Python for each."""
+        faces: list[BaseRecord] = [*map(_new, repeat(self.record or Snapshot, len(keys)))]
+        for put, given in zip(_SLOTS, (keys, scopes, values, cells), strict=True):
+            deque(map(put, faces, given), maxlen=0)
+        if self.record is None:
+            for face in faces:
+                _set(face, "_collection", self)
+        return faces
 
     def name_of(self, cell: tuple[str, int]) -> str:
         """What cells of a name and a kind are called here: the declared field's name, their own where there is none.

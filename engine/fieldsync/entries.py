@@ -35,7 +35,7 @@ def compress(entries: Iterable[Entry]) -> list[Entry]:
     """Entries of single rows, which may be there twice, as runs, sorted."""
     runs: list[Entry] = []
     collection = n = end = -1  # of the run that may go on
-    for place in sorted(set(entries)):
+    for place in sorted(dict.fromkeys(entries)):  # which mostly are in order
         follows = place[2] == end and place[0] == collection and place[1] == n
         if follows:
             last = runs[-1]

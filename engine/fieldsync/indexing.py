@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from fieldsync import record
 from fieldsync.changes import REMOVING
@@ -50,7 +50,8 @@ class Gains:
         for dot, (by, gained, lost) in edited.events.items():
             self.live[dot] = self.live.get(dot, 0) + by
             if gained:
-                self.places[dot] += [entry((collection, -1, number, 1)) for number in gained]
+                # plain tuples, through which the garbage collector goes but once
+                self.places[dot] += cast("list[Entry]", [(collection, -1, number, 1) for number in gained])
             if dot in self.remembered:
                 self.stale += [(dot, collection, number) for number in lost]
 
@@ -92,9 +93,14 @@ def enter(writer: Writer, scope: Scope, gains: Gains, arrivals: list[Arrival], n
     rows.extend(_elsewhere(writer, scope, gains))
     if rows:
         writer.put_changes(scope.id, rows)
+    lose(writer, scope, losses)
+    writer.note_edits(scope.id, edits, gains.stale)
+
+
+def lose(writer: Writer, scope: Scope, losses: list[tuple[Dot, int]]) -> None:
+    """Take live cells from changes that are in the index."""
     if losses:
         _thin(writer, scope, writer.lose_cells(scope.id, losses))
-    writer.note_edits(scope.id, edits, gains.stale)
 
 
 def _entered_removals(

@@ -25,10 +25,9 @@ if TYPE_CHECKING:
 
     import pycrdt
 
-    from fieldsync.apply import Touched
     from fieldsync.replica import Replica
     from fieldsync.schema import Collection
-    from fieldsync.watch import Watch
+    from fieldsync.watch import News, Watch
 
 
 class LiveText:
@@ -201,12 +200,12 @@ class LiveText:
             raise NotFound(f"{self._collection.name} {self._key!r} has another text now: it was made anew")
         return update, state
 
-    def _describe(self, touched: list[Touched]) -> Event:
+    def _describe(self, news: News) -> Event:
         """Whether commits touched the record."""
         with self._replica.store.reading() as reader:
             known = reader.collection(self._collection.name)
         place = known.id if known is not None else 0, self._key
-        return Event([], [], [(one.scope, one.key) for one in touched if (one.collection, one.key) == place])
+        return Event([], [], [(one.scope, one.key) for one in news.touched if (one.collection, one.key) == place])
 
     def _follow(self) -> None:
         if not self.is_closed:

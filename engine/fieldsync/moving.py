@@ -79,9 +79,8 @@ def _wishes(
     if WISH not in dictionary.field_ids:
         return found
     places: dict[tuple[int, str], list[str]] = defaultdict(list)
-    for one in dict.fromkeys(touched):
-        if one.after and owns(one.scope):
-            places[one.collection, one.scope].append(one.key)
+    for collection, name, key in dict.fromkeys([one[:3] for one in touched if one.after and owns(one.scope)]):
+        places[collection, name].append(key)
     for (collection, source), keys in places.items():
         scope = writer.scope(source)
         for row in writer.by_key(collection, scope.id, keys) if scope else ():

@@ -351,6 +351,8 @@ class Plan(NamedTuple):
             rows = [[_read(record, name) for name in columns] for record in records]
             places = search.ranked(self._searched(), search.every(self.searches), rows)
             records = [records[place] for place in places]
+        if not self.conditions.terms:
+            return list(records)
         return [record for record in records if self.conditions.matches(record)]
 
     def _searched(self) -> Searched:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from fieldsync import record
@@ -10,7 +10,7 @@ from fieldsync.errors import AmbiguousKey, NotFound
 from fieldsync.limits import SCAN_ROWS_TARGET
 from fieldsync.schema import BaseRecord
 from fieldsync.sqlite.layout import search_table
-from fieldsync.watch import Event
+from fieldsync.watch import UNKNOWN, Event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fieldsync.replica import Replica
     from fieldsync.schema import Collection
     from fieldsync.store import Reader, Row
-    from fieldsync.watch import Watch
+    from fieldsync.watch import News, Watch
 
 R = TypeVar("R", bound=BaseRecord)
 SCOPE_NAME = "(SELECT name FROM fs_scope WHERE id=_scope)"
@@ -106,11 +106,10 @@ class Query(Generic[R]):
         found: list[Any] = []
         rows = reader.query(number, tail, bindings)
         while some := list(islice(rows, SCAN_ROWS_TARGET)):
-            values = values_of_each(collection, reader, [packed for _, _, packed in some])
-            found += [
-                collection.snapshot(key, names[scope], read, cells=(reader.dictionary, packed))
-                for (key, scope, packed), read in zip(some, values, strict=True)
-            ]
+            keys, scopes, packed = zip(*some, strict=True)
+            values = values_of_each(collection, reader, list(packed))
+            cells = zip(repeat(reader.dictionary), packed, strict=False)
+            found += collection.snapshots(keys, map(names.__getitem__, scopes), values, cells)
         if not has_columns:
             found = self._plan.select(found)
         return found
@@ -124,20 +123,21 @@ class Query(Generic[R]):
         """
         return self._replica.watches.add(self._event, callback, via)
 
-    def _event(self, touched: list[Touched]) -> Event:
-        """What touched keys mean for the query, as the records are now."""
+    def _event(self, news: News) -> Event:
+        """What touched records, each named once, mean for the query, as they are now."""
         collection = self._plan.conditions.collection
         event = Event([], [], [])
         with self._replica.store.reading() as reader:
             number, _ = self._table(reader)
-            existed: dict[str, dict[str, bool]] = {}  # scope -> key -> was it there before the first of these commits
-            for one in touched:
+            scopes: dict[str, list[Touched]] = {}
+            for one in news.touched:
                 if one.collection == number:
-                    existed.setdefault(one.scope, {}).setdefault(one.key, one.before)
-            for scope, keys in existed.items():
-                records = _records(collection, reader, scope, list(keys)).values()
+                    scopes.setdefault(one.scope, []).append(one)
+            for scope, some in scopes.items():
+                _, digest = news.digests.get(scope, UNKNOWN)
+                records = _records(collection, reader, scope, some, digest)
                 found = {one.key: one for one in self._plan.matching(records)}
-                for key, before in keys.items():
+                for _, _, key, before, _, _ in some:
                     if key in found:
                         (event.updated if before else event.created).append(found[key])
                     elif before:
@@ -196,17 +196,24 @@ def find_each(
     return found
 
 
-def _records(collection: Collection, reader: Reader, scope: str, keys: list[str]) -> dict[str, BaseRecord]:
-    """The records of some keys of a scope; none where it was left meanwhile."""
+def _records(
+    collection: Collection, reader: Reader, scope: str, touched: list[Touched], digest: bytes
+) -> list[BaseRecord]:
+    """Touched records of a scope that live; none where it was left meanwhile.
+
+    digest: as long as the scope has it, nobody has written since, and what is at hand of records is what they are.
+    """
     known, held = reader.collection(collection.name), reader.scope(scope)
     if known is None or held is None:
-        return {}
-    rows = reader.by_key(known.id, held.id, keys)
-    every = values_of_each(collection, reader, [row.packed for row in rows])
-    return {
-        row.key: collection.snapshot(row.key, scope, values, cells=(reader.dictionary, row.packed))
-        for row, values in zip(rows, every, strict=True)
-    }
+        return []
+    at_hand = [one for one in touched if one.packed] if held.digest == digest else []
+    others = [one.key for one in touched if not one.packed] if at_hand else [one.key for one in touched]
+    packed = {one.key: one.packed for one in at_hand}
+    if others:
+        packed |= {row.key: row.packed for row in reader.by_key(known.id, held.id, others)}
+    values = values_of_each(collection, reader, list(packed.values()))
+    cells = zip(repeat(reader.dictionary), packed.values(), strict=False)
+    return collection.snapshots(list(packed), repeat(scope), values, cells)
 
 
 def only(collection: Collection, key: str, scopes: Some[str]) -> str:

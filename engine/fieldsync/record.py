@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fieldsync.context import Context
-    from fieldsync.store import Row
+    from fieldsync.store import Cells
 
 SHOWN = frozenset({Kind.REGISTER, Kind.COUNTER, Kind.SET, *texts.KINDS})  # kinds of cells that records show
 Removal = tuple[int, int, int, bytes]  # incarnation (author id, seq, n) and what the remover had seen of it
@@ -265,7 +265,7 @@ def merge_all(dictionary: Dictionary, key: bytes, items: list[MergeItem]) -> tup
 
 
 def edit_all(
-    dictionary: Dictionary, key: bytes, scope: int, rows: Sequence[Row], pieces: dict[int, tuple[bytes, ...]]
+    dictionary: Dictionary, key: bytes, scope: int, rows: Sequence[Cells], pieces: dict[int, tuple[bytes, ...]]
 ) -> Edited | None:
     """Merge pieces, by row number, into records of a scope; None where they create anything, or are of what is gone."""
     try:

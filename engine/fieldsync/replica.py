@@ -27,7 +27,7 @@ from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
 from fieldsync.trust.rights import EVERYTHING, Rights, Trust, trust_all
-from fieldsync.watch import Watches
+from fieldsync.watch import News, Watches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -151,7 +151,7 @@ class Replica:
             self._take_back(dots)
             raise
         if batch.touched:
-            self.watches.announce(batch.touched)
+            self.watches.announce(News(batch.touched, writer.digests))
         self.announce(batch.dots)
 
     def announce(self, scopes: Collection[str]) -> None:

@@ -6,7 +6,7 @@ import os
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import clock, codec, plain, record, texts
+from fieldsync import clock, codec, deleting, plain, record, texts
 from fieldsync.apply import Arrival, NewRecords, Target, Touched, land, land_new, of_orphan
 from fieldsync.changes import GROUPED, REMOVING
 from fieldsync.context import Context
@@ -61,6 +61,7 @@ class LocalChange:
         self.writer = writer
         self.scope = scope
         self.pending: dict[tuple[int, str], Pending] = {}
+        self.going: deleting.Going = {}  # whole records that are deleted, while that is all there is to land
         self.dismissed: list[OrphanRow] = []  # cells without their record, to be removed
         self.dots = Context()  # of the changes that landed
         self._room = 0  # bytes for texts written anew
@@ -68,6 +69,8 @@ class LocalChange:
 
     def at(self, collection: int, collection_name: str, key: str, row: Row | None = None) -> Pending:
         """What is pending for a key; begun with what the store holds there, which is looked up if it is not given."""
+        if self.going:
+            self._part()
         pending = self.pending.get((collection, key))
         if pending is None:
             if row is None:
@@ -80,16 +83,35 @@ class LocalChange:
         """Remove cells that are held without their existence cell."""
         self.dismissed.append(orphan)
 
+    def delete(self, collection: int, collection_name: str, rows: list[Row]) -> None:
+        """Delete records whose rows were looked up, none of which was deleted before."""
+        if self.pending:
+            for pending in [self.at(collection, collection_name, row.key, row) for row in rows]:
+                pending.delete()
+            return
+        self._check_room(sum(map(len, self.going.values())) + len(rows))
+        self.going.setdefault((collection, collection_name), []).extend(rows)
+
+    def _part(self) -> None:
+        """Turn records that are deleted together into what is pending for each, as something else joins them."""
+        going, self.going = self.going, {}
+        for (collection, name), rows in going.items():
+            for row in rows:
+                self.add(collection, name, row.key, row).delete()
+
     def add(self, collection: int, collection_name: str, key: str, row: Row | None) -> Pending:
         """Begin what is pending for a key whose row is known."""
-        if len(self.pending) >= CHANGE_RECORDS_MAX:
+        self._check_room(len(self.pending) + 1)
+        pending = Pending(collection, collection_name, key, row)
+        self.pending[collection, key] = pending
+        return pending
+
+    def _check_room(self, count: int) -> None:
+        if count > CHANGE_RECORDS_MAX:
             raise LimitExceeded(
                 f"a transaction changes at most {CHANGE_RECORDS_MAX} records of a scope; "
                 "use db.load(...) for more, it commits in batches"
             )
-        pending = Pending(collection, collection_name, key, row)
-        self.pending[collection, key] = pending
-        return pending
 
     def create(self, creations: list[Creation], wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         """Land records at once, none of whose keys lives here. A LimitExceeded or TypeError leaves nothing written."""
@@ -158,6 +180,11 @@ class LocalChange:
 
     def land(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched]:
         """Write all of it into the store; returns the records touched."""
+        if self.going and not self.dismissed and not self.writer.is_audited():
+            touched = self._delete(wall_ms, mint)
+            if touched is not None:
+                return touched
+        self._part()
         removing = [pending for pending in self.pending.values() if pending.removes]
         writing = [pending for pending in self.pending.values() if pending.writes]
         if not removing and not writing and not self.dismissed:
@@ -186,6 +213,20 @@ class LocalChange:
         batches = as_batches(creating)
         touched = self.create_plain(batches, wall_ms, mint) if batches is not None else None
         return self.create([p.as_creation() for p in creating], wall_ms, mint) if touched is None else touched
+
+    def _delete(self, wall_ms: int, mint: Callable[[], bytes]) -> list[Touched] | None:
+        """Land the deletion of records, if that is all; None, and nothing is written, where it is no usual one."""
+        scope = self.begin(wall_ms, mint)
+        scope = scope._replace(seq=scope.seq + 1)
+        made = deleting.delete_all(self.writer, scope, self.going)
+        if made is None:
+            return None
+        _check_incarnations(len(made.removals))
+        _check_size(made.size)
+        self.writer.account_own(scope.id, scope.author, scope.seq)
+        scope, touched = deleting.land_deleted(self.writer, scope, self.going, made)
+        self._landed(scope, 1)
+        return touched
 
     def _put_edit(self, scope: Scope, target: Target, arrival: Arrival) -> list[Touched]:
         """As put, of an edit of texts, lists and maps alone; the record is at hand for the next one."""
@@ -217,7 +258,7 @@ class LocalChange:
         author = self.writer.dictionary.author(scope.author)
         self.dots = Context.of([(author, scope.seq - changes + 1, scope.seq)])
         self.writer.save_scope(scope)
-        self.scope, self.pending, self.dismissed = scope, {}, []
+        self.scope, self.pending, self.going, self.dismissed = scope, {}, {}, []
 
     def _with_author(self, mint: Callable[[], bytes]) -> Scope:
         if not self.scope.author:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from fieldsync.limits import WATCH_POLL_SECONDS, WATCH_QUEUE_EVENTS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from fieldsync.apply import Touched
     from fieldsync.schema import BaseRecord
+
+UNKNOWN: Final = (b"", b"")  # digests of no scope
+
+
+class News(NamedTuple):
+    """What a commit did, for watches to say what it means to them."""
+
+    touched: list[Touched]
+    digests: Mapping[str, tuple[bytes, bytes]]  # of scopes that it wrote in, before and after
 
 
 class Event(NamedTuple):
@@ -30,23 +39,24 @@ class Watch:
     """One watcher: turns touched keys into events and hands them to its callback, one at a time, until closed."""
 
     def __init__(
-        self, hub: Watches, describe: Callable[[list[Touched]], Event], callback: Callable[[Event], object], via: Any
+        self, hub: Watches, describe: Callable[[News], Event], callback: Callable[[Event], object], via: Any
     ) -> None:
         self._hub = hub
         self._describe = describe
         self._callback = callback
         self._via = via
-        self._pending: deque[list[Touched]] = deque()
+        self._pending: deque[News] = deque()
         self._lock = threading.Lock()
         self._scheduled = False
         self._closed = False
 
-    def push(self, touched: list[Touched]) -> None:
-        """Queue a commit. Past the bound, all that is queued becomes one."""
+    def push(self, news: News) -> None:
+        """Queue a commit. Past the bound, all that is queued becomes one, of which the records are read again."""
         with self._lock:
             if len(self._pending) >= WATCH_QUEUE_EVENTS_MAX:
-                self._pending = deque([_as_one(self._pending)])
-            self._pending.append(touched)
+                every = [one._replace(packed=b"") for one in _as_one(self._pending).touched]
+                self._pending = deque([News(every, {})])
+            self._pending.append(news)
 
     def run(self) -> None:
         """Hand over what is queued, unless that has been scheduled already."""
@@ -65,10 +75,10 @@ class Watch:
                 if self._closed or not self._pending:
                     self._scheduled = False
                     return
-                touched = _as_one(self._pending)  # a record that came and went unseen is no news
+                news = _as_one(self._pending)  # a record that came and went unseen is no news
                 self._pending.clear()
             try:
-                event = self._describe(touched)
+                event = self._describe(news)
                 if event:
                     self._callback(event)
             except Exception:
@@ -83,13 +93,24 @@ class Watch:
         self._hub.remove(self)
 
 
-def _as_one(commits: Iterable[list[Touched]]) -> list[Touched]:
+def _as_one(commits: Collection[News]) -> News:
     """Several commits as one: what was there before the first, and after the last."""
-    merged: dict[tuple[int, str, str], Touched] = {}
-    for one in (one for commit in commits for one in commit):
-        place = (one.collection, one.scope, one.key)
-        merged[place] = one._replace(before=merged[place].before) if place in merged else one
-    return list(merged.values())
+    every = [one for news in commits for one in news.touched]
+    merged = {one[:3]: one for one in every}
+    if len(merged) < len(every):
+        for one in reversed(every):
+            merged[one[:3]] = merged[one[:3]]._replace(before=one.before)
+    return News(list(merged.values()), _joined([news.digests for news in commits]))
+
+
+def _joined(every: Iterable[Mapping[str, tuple[bytes, bytes]]]) -> Mapping[str, tuple[bytes, bytes]]:
+    """The digests before and after several commits; none of a scope in which others wrote in between."""
+    joined: dict[str, tuple[bytes, bytes]] = {}
+    for digests in every:
+        for scope, (before, after) in digests.items():
+            first, last = joined.get(scope, (before, before))
+            joined[scope] = (first, after) if last == before else UNKNOWN
+    return joined
 
 
 class Watches:
@@ -103,7 +124,7 @@ class Watches:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def add(self, describe: Callable[[list[Touched]], Event], callback: Callable[[Event], object], via: Any) -> Watch:
+    def add(self, describe: Callable[[News], Event], callback: Callable[[Event], object], via: Any) -> Watch:
         """Begin to watch."""
         watch = Watch(self, describe, callback, via)
         with self._lock:
@@ -125,12 +146,12 @@ class Watches:
         """Whether anybody watches."""
         return bool(self._watches)
 
-    def announce(self, touched: list[Touched]) -> None:
-        """Queue a commit of this process for every watch."""
-        if touched and self._watches:
+    def announce(self, news: News) -> None:
+        """Queue a commit for every watch."""
+        if news.touched and self._watches:
             with self._lock:
                 for watch in self._watches:
-                    watch.push(touched)
+                    watch.push(news)
             self._wake.set()
 
     def _loop(self) -> None:
@@ -139,7 +160,7 @@ class Watches:
             self._wake.clear()
             if self._stopped:
                 return
-            self.announce(self._poll())
+            self.announce(News(self._poll(), {}))
             for watch in list(self._watches):
                 watch.run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from fieldsync import record
@@ -14,7 +15,7 @@ from fieldsync.transaction import KIND_NAMES, KINDS, check_names
 from fieldsync.warm import WarmRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from fieldsync.conflicts import Claim, Conflict, LateEdit
     from fieldsync.pending import Pending
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=BaseRecord)
 KEY_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~"  # in the order of their codes
 KEY_RANDOM_BITS = 84
+_NONE: Mapping[str, str] = MappingProxyType({})  # what was deleted of most collections
 
 
 def new_key(wall_ms: int, chance: int) -> str:
@@ -49,6 +51,7 @@ class Transaction:
         self._wishes: dict[Draft, str] = {}  # scopes to move to
         self._numbers: dict[str, int] = {}  # of collections
         self._drafts: dict[tuple[str, str], dict[str, Draft | None]] = {}  # (collection, key) -> scope -> None: deleted
+        self._deleted: dict[str, dict[str, str]] = {}  # collection -> key -> scope, of records without a draft
 
     @overload
     def create(self, of: type[R], /, *, scope: str, key: str | None = None, **fields: Any) -> R: ...
@@ -65,7 +68,7 @@ class Transaction:
             raise AlreadyExists(f"{collection.name} {key!r} exists in scope {scope!r}; use tx.update(...)")
         pending.creates = True
         self._created[draft] = pending
-        self._drafts.setdefault((collection.name, key), {})[scope] = draft
+        self._drafts_of(collection, key)[scope] = draft
         return draft.record
 
     @overload
@@ -85,19 +88,25 @@ class Transaction:
     def delete(self, of: type[Record] | str, /, *keys: str, scope: str | None = None) -> None:
         """Delete records; many together are looked up at once. NotFound, AmbiguousKey as get: then none is deleted."""
         collection = self._collection(of)
-        fresh = [key for key in keys if (collection.name, key) not in self._drafts]
-        drafts = [self._draft(collection, key, scope) for key in keys if (collection.name, key) in self._drafts]
-        rows = find_each(self._open_batch().writer, collection, fresh, scope)
-        places = [(key, only(collection, key, rows.get(key, {}))) for key in fresh]
-        going = [self._pending_of(draft) for draft in drafts]
-        going += [self._pending(collection, name, key, rows[key][name]) for key, name in places]
-        for pending in going:
+        known, fresh = self._met(collection, keys)
+        drafts = [self._draft(collection, key, scope) for key in known]
+        going = find_to_delete(self._open_batch().writer, collection, fresh, scope)
+        for pending in [self._pending_of(draft) for draft in drafts]:
             pending.delete()
         for draft in drafts:
             self._drafts[collection.name, draft.record.key][draft.record.scope] = None
             draft.close()
-        for key, name in places:
-            self._drafts[collection.name, key] = {name: None}
+        for name, rows in going.items():
+            self._open_batch().scope(name).delete(self._number(collection), collection.name, rows)
+            self._deleted.setdefault(collection.name, {}).update(dict.fromkeys([row.key for row in rows], name))
+
+    def _met(self, collection: Collection, keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
+        """Of some keys those that the transaction did something to, and the others, once each."""
+        deleted = self._deleted.get(collection.name, _NONE)
+        if not self._drafts and not deleted:
+            return [], list(dict.fromkeys(keys))
+        known = {key: key in deleted or (collection.name, key) in self._drafts for key in keys}
+        return [key for key in known if known[key]], [key for key in known if not known[key]]
 
     def move(self, of: type[Record] | str, /, key: str, *, to: str, scope: str | None = None) -> None:
         """Ask for a record to be moved to another scope. NotFound, AmbiguousKey as get.
@@ -223,12 +232,22 @@ class Transaction:
         return self._batch
 
     def _pending(self, collection: Collection, scope: str, key: str, row: Row | None = None) -> Pending:
-        batch = self._open_batch()
+        return self._open_batch().scope(scope).at(self._number(collection), collection.name, key, row)
+
+    def _number(self, collection: Collection) -> int:
         number = self._numbers.get(collection.name)
         if number is None:
-            (number,) = batch.writer.collection_ids([collection.name])
+            (number,) = self._open_batch().writer.collection_ids([collection.name])
             self._numbers[collection.name] = number
-        return batch.scope(scope).at(number, collection.name, key, row)
+        return number
+
+    def _drafts_of(self, collection: Collection, key: str) -> dict[str, Draft | None]:
+        """What the transaction did to the records of a key so far, by scope."""
+        drafts = self._drafts.get((collection.name, key))
+        if drafts is None:
+            deleted = self._deleted.get(collection.name, _NONE).get(key)
+            drafts = self._drafts[collection.name, key] = {} if deleted is None else {deleted: None}
+        return drafts
 
     def _pending_of(self, draft: Draft) -> Pending:
         """What is pending for the record of a draft."""
@@ -241,7 +260,7 @@ class Transaction:
     def _draft(self, collection: Collection, key: str, scope: str | None) -> Draft:
         """The draft of a record that lives, its own transaction's writes taken in."""
         writer = self._open_batch().writer
-        drafts = self._drafts.setdefault((collection.name, key), {})
+        drafts = self._drafts_of(collection, key)
         if scope is not None and (known := drafts.get(scope)) is not None:
             return known
         if scope is None or scope not in drafts:
@@ -258,6 +277,21 @@ def find_to_edit(writer: Writer, collection: Collection, key: str, scope: str | 
     known = writer.collection(collection.name) if isinstance(key, str) else None
     warm = writer.at_hand(known.id, key, scope) if known is not None else None
     return dict([warm]) if warm is not None else find(writer, collection, key, scope)
+
+
+def find_to_delete(writer: Writer, collection: Collection, keys: list[str], scope: str | None) -> dict[str, list[Row]]:
+    """The rows of the records of some keys, by scope. NotFound, AmbiguousKey."""
+    known, held = writer.collection(collection.name), writer.scope(scope) if scope is not None else None
+    if known is not None and held is not None and set(map(type, keys)) == {str}:
+        rows = writer.by_key(known.id, held.id, keys)
+        if len(rows) == len(keys):
+            return {held.name: rows}  # nearly always
+    every = find_each(writer, collection, keys, scope)
+    found: dict[str, list[Row]] = {}
+    for key in keys:
+        name = only(collection, key, every.get(key, {}))
+        found.setdefault(name, []).append(every[key][name])
+    return found
 
 
 def _shown(collection: Collection, writer: Writer, row: Row) -> Any:

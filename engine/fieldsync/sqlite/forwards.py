@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fieldsync.store import KILLS, Forward, Late
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     import apsw
 
@@ -53,13 +53,13 @@ class ForwardsWriter(ForwardsReader):
 
     def __init__(self) -> None:
         self._headless: list[Late] = []
-        self._removals: list[tuple[int, Sequence[Removal]]] = []  # that came, by scope
+        self._removals: list[tuple[int, Iterable[Removal]]] = []  # that came, by scope
 
     def note_headless(self, scope: int, incarnation: Incarnation) -> None:
         """Cells came without their incarnation."""
         self._headless.append(Late(scope, incarnation))
 
-    def note_removed(self, scope: int, removals: Sequence[Removal]) -> None:
+    def note_removed(self, scope: int, removals: Iterable[Removal]) -> None:
         """Removals came."""
         self._removals.append((scope, removals))
 

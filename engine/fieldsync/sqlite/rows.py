@@ -16,7 +16,7 @@ from fieldsync.sqlite.reader import SQLiteReader
 from fieldsync.sqlite.searching import of_ids, table_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from fieldsync.store import CollectionRow, Layout, Row
 
@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 # Room in a new row for its first edit, whose stamp takes some 8 bytes: SQLite fills pages to the brim, and parts one in
 # which a row grows into two.
 ROOM = f"x'{bytes(16).hex()}'"
+
+
+def spans(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as ranges, (first, last) each."""
+    if not numbers:
+        return
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if number != last + 1:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
 
 
 class Form:
@@ -155,4 +168,5 @@ class RowsWriter(SQLiteReader):
         self._take_over(collection, rows)
         if words := self._form(collection).search:
             words.leave(self._db, *of_ids(ids))
-        self._db.executemany(f"DELETE FROM {record_table(collection)} WHERE _id=?", rows)
+        sql = f"DELETE FROM {record_table(collection)} WHERE _id BETWEEN ? AND ?"
+        self._db.executemany(sql, spans(sorted(ids)))  # a range takes two thirds of the time of its rows one by one

@@ -16,7 +16,7 @@ from fieldsync.limits import (
     FETCH_ROWS_FIRST,
     FETCH_ROWS_MAX,
 )
-from fieldsync.store import HEADLESS, ChangeRow, OrphanRow, Row
+from fieldsync.store import HEADLESS, ChangeRow, OrphanRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fieldsync.changes import Name
     from fieldsync.context import Context
     from fieldsync.record import Removal
-    from fieldsync.store import Reader, Scope
+    from fieldsync.store import Cells, Reader, Scope
 
 Places = dict[int, dict[int, bool]]  # collection -> row -> whether the change created the record there
 Pieces = dict[int, dict[int, bytes]]  # collection -> row -> what a change edited there
@@ -103,7 +103,7 @@ def give(reader: Reader, scope: Scope, dots: Context, first: int = 0) -> Iterato
 class _Held:
     """What is at the places of some changes, by row number."""
 
-    rows: dict[int, dict[int, Row]] = field(default_factory=dict)  # by collection
+    rows: dict[int, dict[int, Cells]] = field(default_factory=dict)  # by collection
     orphans: dict[int, OrphanRow] = field(default_factory=dict)
 
 
@@ -146,7 +146,7 @@ class _Fetcher:
         held = _Held()
         held.orphans = {row.id: row for row in self.reader.orphans_by_id(sorted(wanted.pop(HEADLESS, ())))}
         for collection, ids in wanted.items():
-            held.rows[collection] = {row[0]: row for row in self.reader.by_id(collection, sorted(ids))}
+            held.rows[collection] = {row[0]: row for row in self.reader.cells_by_id(collection, sorted(ids))}
         sizes = [len(row[3]) for rows in held.rows.values() for row in rows.values()]
         sizes += [len(orphan.packed) for orphan in held.orphans.values()]
         if sizes:

@@ -85,16 +85,22 @@ def locate_edits(writer: Writer, scope: Scope, taken: list[TakenChange]) -> Reco
     several: list[tuple[dict[int, bytes], int]] = []
     for change in taken:
         mine = edits.pieces[change.author, change.seq] = {}
-        entries, last = [], None
+        creator = creation = collection = first = row = end = 0  # of the run of rows in which the last one was
+        rows: dict[int, tuple[bytes, ...]] = {}
+        pieces: dict[int, bytes] = {}
         for author, seq, n, name, packed in change.pieces:
-            if (author, seq) != last:  # mostly many in a row are of one creation
-                last = (author, seq)
-                entries = creations[last] = creations[last] if last in creations else finder.creations(last)
-            place = next((one for one in entries if one[1] <= n < one[1] + one[3]), None)
-            if name is not None or place is None:
+            if name is not None:
                 return None
-            collection, number = place[0], place[2] + n - place[1]
-            rows, pieces = edits.rows.setdefault(collection, {}), mine.setdefault(collection, {})
+            if not first <= n < end or seq != creation or author != creator:
+                creator, creation = author, seq
+                if (author, seq) not in creations:
+                    creations[author, seq] = finder.creations((author, seq))
+                place = next((one for one in creations[author, seq] if one[1] <= n < one[1] + one[3]), None)
+                if place is None:
+                    return None
+                collection, first, row, end = *place[:3], place[1] + place[3]
+                rows, pieces = edits.rows.setdefault(collection, {}), mine.setdefault(collection, {})
+            number = row + n - first
             if number in pieces:
                 several.append((pieces, number))
             pieces[number] = packed

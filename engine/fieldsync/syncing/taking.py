@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fieldsync import changes, clock, record, texts
@@ -80,9 +81,11 @@ def _merge(
 ) -> tuple[Scope, list[Touched]]:
     provisional = set(writer.provisional_dots(scope.id))
     arrivals = [_arrival(writer, change, provisional) for change in taken]
+    targets = partial(locate, writer, scope, taken, ids, names)
     edits = locate_edits(writer, scope, taken)
-    landed = land_edits(writer, scope, edits, arrivals) if edits is not None else None
-    return landed or land(writer, scope, locate(writer, scope, taken, ids, names), arrivals)
+    if edits is not None:
+        return land_edits(writer, scope, edits, arrivals, targets)
+    return land(writer, scope, targets(), arrivals)
 
 
 def _all_new(
@@ -170,12 +173,11 @@ def _check(taken: list[TakenChange]) -> None:
         size = sum(len(piece[4]) for piece in change.pieces) + sum(len(item) for *_, item in change.removals)
         if size > 2 * CHANGE_BYTES_MAX:  # in this file's numbers, which may be longer than the writer's
             raise DecodeError(f"a change of {size} bytes; at most {CHANGE_BYTES_MAX} may be written")
-        created = [piece[3] for piece in change.pieces if piece[:2] == (change.author, change.seq)]
+        created = [piece[3] for piece in change.pieces if piece[1] == change.seq and piece[0] == change.author]
         if len(set(created)) != len(created):
             raise DecodeError("a change creates one record twice")
-        for piece in change.pieces:
-            name = piece[3]
-            if name is not None and not 0 < len(name[1].encode()) <= KEY_BYTES_MAX:
+        for name in [piece[3] for piece in change.pieces if piece[3] is not None]:
+            if not 0 < len(name[1].encode()) <= KEY_BYTES_MAX:
                 raise DecodeError(f"a key has 1 to {KEY_BYTES_MAX} bytes")
 
 
