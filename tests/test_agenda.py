@@ -348,3 +348,15 @@ def test_news_lead_to_a_session_at_once_where_a_link_is_up(events, chance, numbe
 def test_phases_read_well():
     said = ["not connected", "connecting", "connected", "syncing", "connected by another name"]
     assert [phase.value for phase in Phase] == said
+
+
+@pytest.mark.parametrize(
+    ("seconds_ago", "left", "renewed_at"), [(40, 30, 160), (99.9, 30, 100.1), (100, 100, 200), (-50, 30, 200)]
+)
+def test_a_budget_goes_on_where_it_was_left_while_its_period_lasts(seconds_ago, left, renewed_at):
+    budget = Budget(100, period_seconds=100)
+    budget.resume(70, seconds_ago, now=100)
+    assert budget.left(100) == left
+    assert budget.renewed_at == pytest.approx(renewed_at)
+    budget.use(5)
+    assert budget.kept(101) == (105 - left, pytest.approx(101 - (renewed_at - 100)))

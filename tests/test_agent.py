@@ -179,6 +179,30 @@ def test_a_budget_is_kept_and_renewed(network, start):
     eventually(lambda: len(keys(ada)) == 3000)
 
 
+def test_a_budget_goes_on_where_the_last_agent_left_it(network, start):
+    """And so it does if that was killed: what is used is written down while a session is held."""
+    server = network.serve()
+    rows = ({"id": str(number), "text": str(number) * 50} for number in range(3000))
+    network.hub.load("notes", rows, key="id", scope=lambda _: "job/7")
+    ada, identity = network.device("ada", "job/7")
+    first = start(ada, identity, hub=server.url, budget=Budget(5_000))
+    eventually(lambda: first.status.code == "budget-used")
+    eventually(lambda: used(ada) >= 5_000)
+    first.close()
+    assert len(keys(ada)) < 3000
+    for days, is_used in ((0, True), (-2, True), (2, False)):  # by a clock that was set back, too
+        ada.replica.wall_ms = lambda days=days: int((time.time() + days * 86_400) * 1000)
+        sent = server.listener.counts["bytes_sent"]
+        with Agent(ada, hub=server.url, identity=identity, budget=Budget(5_000)) as again:
+            eventually(lambda again=again: again.status.code == "budget-used")
+        assert (server.listener.counts["bytes_sent"] < sent + 1_000) == is_used
+
+
+def used(database):
+    with database.replica.store.reading() as reader:
+        return reader.meta(keeper.BUDGET_USED) or 0
+
+
 def test_the_app_is_told_of_changes(network, start):
     server = network.serve()
     ada, identity = network.device("ada", "job/7")

@@ -6,14 +6,17 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+import websockets.asyncio.server
 from tests.networks import fill
 
 import fieldsync as fs
 from fieldsync.errors import StoreError
+from fieldsync.limits import FRAME_COST_BYTES, UNTAKEN_BYTES_MAX
 from fieldsync.network import lines as module
 from fieldsync.network.line import Line
 from fieldsync.network.lines import Lines
 from fieldsync.network.news import Known, states
+from fieldsync.network.wire import dial, patient, settings
 from fieldsync.syncing.report import Refused, Report
 from fieldsync.trust.rights import CONTROL
 
@@ -176,7 +179,7 @@ def test_a_line_that_does_not_answer_is_closed_unless_something_comes(is_moving)
         async def close(code, _):
             codes.append(code)
 
-        line = Line(SimpleNamespace(ping=ping, recv=recv, close=close))
+        line = Line(SimpleNamespace(ping=ping, recv=recv, close=close, untaken=0))
         running = asyncio.create_task(line.run())
         await line.probe(0.1)
         assert codes == ([] if is_moving else [1001])
@@ -184,3 +187,68 @@ def test_a_line_that_does_not_answer_is_closed_unless_something_comes(is_moving)
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(probe())
+
+
+@pytest.mark.parametrize("count", [3, 200])
+def test_a_peer_that_is_at_work_is_not_taken_for_dead(count):
+    """It has not taken what was sent it, and answers pings all the same."""
+
+    async def probe():
+        async def work(connection):
+            await connection.wait_closed()
+
+        server = websockets.asyncio.server
+        kind = patient(server.ServerConnection)
+        async with server.serve(work, "127.0.0.1", 0, create_connection=kind, **settings()) as busy:
+            connection = await dial(f"ws://127.0.0.1:{busy.sockets[0].getsockname()[1]}")
+            for _ in range(count):
+                await connection.send(b"a small frame")
+            (other,) = busy.connections
+            async with asyncio.timeout(10):
+                while other.untaken < count * FRAME_COST_BYTES:
+                    await asyncio.sleep(0.01)
+            line = Line(connection)
+            await line.probe(5)
+            state = connection.state
+            connection.transport.abort()
+            other.transport.abort()
+            return state
+
+    assert asyncio.run(probe()) is websockets.protocol.State.OPEN
+
+
+def test_what_waits_is_bounded_by_its_bytes():
+    async def hold():
+        taken = asyncio.Event()
+
+        async def work(connection):
+            await taken.wait()
+            async for _ in connection:
+                pass
+
+        server = websockets.asyncio.server
+        kind = patient(server.ServerConnection)
+        async with server.serve(work, "127.0.0.1", 0, create_connection=kind, **settings()) as busy:
+            connection = await dial(f"ws://127.0.0.1:{busy.sockets[0].getsockname()[1]}")
+            sending = asyncio.create_task(send_much(connection))
+            while not busy.connections:
+                await asyncio.sleep(0.01)
+            (other,) = busy.connections
+            while not other.is_held_up:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            held = other.untaken
+            taken.set()
+            await sending
+            await connection.close()
+            return held
+
+    assert asyncio.run(hold()) < UNTAKEN_BYTES_MAX + READ_BYTES_MAX * FRAME_COST_BYTES // 10
+
+
+READ_BYTES_MAX = 256 << 10  # at a time, by asyncio
+
+
+async def send_much(connection):
+    for _ in range(100_000):
+        await connection.send(b"a small frame")

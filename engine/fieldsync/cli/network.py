@@ -141,7 +141,7 @@ def agent(
         typer.Option(
             min=1,
             help="Begin no session once so many were used, for links that are dear; scopes of higher priority go "
-            "first. Counted since the command began, without sessions that others begin.",
+            "first. Counted in the file, over all starts, without sessions that others begin.",
         ),
     ] = None,
     json: Annotated[
@@ -183,8 +183,11 @@ def agent(
 
 def _as_json(status: fieldsync.Status) -> str:
     """A status in one line, with what it comes to."""
-    summary = {"is_connected": status.is_connected, "last_success": status.last_success, "why_not": status.why_not}
-    return dumps({**summary, **asdict(status)}, default=lambda at: at.isoformat(timespec="seconds"))
+    summary = {"is_connected": status.is_connected, "last_success": status.last_success}
+    return dumps(
+        {**summary, "why_not": status.why_not, "code": status.code, **asdict(status)},
+        default=lambda at: at.isoformat(timespec="seconds"),
+    )
 
 
 def _stopping() -> threading.Event:

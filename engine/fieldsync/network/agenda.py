@@ -71,6 +71,7 @@ class Standing:
     last_success: float = -math.inf
     again_at: float = -math.inf  # the next session, though nothing should happen
     why_not: str = ""  # what went wrong last; empty where nothing did
+    code: str = ""  # of that, for programs
 
 
 @dataclass(slots=True)
@@ -120,14 +121,15 @@ class Agenda:
             standing.phase, standing.not_before = Phase.RESTING, now + self._pause(max(standing.failures, 1))
             self._tidy(peer)
 
-    def link_down(self, peer: str, now: float, why_not: str = "") -> None:
+    def link_down(self, peer: str, now: float, why_not: str = "", code: str = "") -> None:
         """A connection ended, or was not made."""
         standing = self.peers.get(peer)
         if standing is None:
             return
         standing.failures = 1 if standing.is_proven else standing.failures + 1
         standing.phase, standing.is_proven = Phase.RESTING, False
-        standing.why_not = why_not or standing.why_not
+        if why_not:
+            standing.why_not, standing.code = why_not, code
         standing.not_before = now + self._pause(standing.failures)
         self._tidy(peer)
 
@@ -146,7 +148,8 @@ class Agenda:
         standing = self.peers.get(peer)
         if standing is None:
             return
-        standing.failures, standing.why_not, standing.last_success, standing.is_proven = 0, "", now, True
+        standing.failures, standing.last_success, standing.is_proven = 0, now, True
+        standing.why_not = standing.code = ""
         standing.partial = standing.partial + 1 if is_partial else 0
         standing.is_crowded = is_partial and is_crowded
         if standing.phase is Phase.BUSY:
@@ -159,11 +162,15 @@ class Agenda:
         if standing.is_crowded:
             standing.not_before = standing.again_at
 
-    def rest(self, peer: str, until: float, why_not: str) -> None:
+    def rest(self, peer: str, until: float, why_not: str, code: str = "") -> None:
         """Nothing begins before then, as a session with this peer has shown."""
         self.quiet_until = until
+        self.note(peer, why_not, code)
+
+    def note(self, peer: str, why_not: str, code: str) -> None:
+        """What is wrong with a peer, though nothing has failed."""
         if peer in self.peers:
-            self.peers[peer].why_not = why_not
+            self.peers[peer].why_not, self.peers[peer].code = why_not, code
 
     def wake(self) -> None:
         """The device woke up, its network changed, or the app asks: try all at once, as if none had failed before."""
@@ -255,6 +262,15 @@ class Budget:
         if now >= self.renewed_at:
             self._since, self._used = now, 0
         return max(self.bytes_max - self._used, 0)
+
+    def resume(self, used: int, seconds_ago: float, now: float) -> None:
+        """Go on with a period that began so long ago, if it still lasts; by a clock that was set back it begins now."""
+        if seconds_ago < self.period_seconds:
+            self._since, self._used = now - max(seconds_ago, 0.0), used
+
+    def kept(self, now: float) -> tuple[int, float]:
+        """What is used of this period, and how many seconds ago it began."""
+        return self._used, max(now - self._since, 0.0)
 
     def use(self, count: int) -> None:
         """Count bytes that went over a link."""

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from fieldsync.errors import ConnectionFailed, FieldsyncError, IdentityError, SyncError
 from fieldsync.limits import HEALTHY_SECONDS, TIDY_SECONDS
 from fieldsync.network.background import Background
+from fieldsync.network.door import Stopped
 from fieldsync.network.metrics import CONTENT_TYPE, Metric, one, render
 from fieldsync.network.server import Server
 from fieldsync.network.wire import bind, check_loopback, websockets
@@ -176,6 +177,13 @@ class Hub:
                 refused="sessions_refused",
                 cut="sessions_cut",
             ),
+            Metric(
+                "fieldsync_handshakes_failed_total",
+                "counter",
+                "Connections that ended before TLS and WebSocket were agreed on, at both ports.",
+                {str(reason): self._stopped(reason) for reason in Stopped},
+                "reason",
+            ),
             total("bytes", "Bytes of frames.", "direction", received="bytes_received", sent="bytes_sent"),
             total(
                 "changes", "Changes that were synced.", "direction", received="changes_received", sent="changes_sent"
@@ -187,6 +195,10 @@ class Hub:
                 counts.get("milliseconds", 0) / 1000,
             ),
         ]
+
+    def _stopped(self, reason: Stopped) -> float:
+        doors = (self.server.listener.door, self._desk)
+        return sum(door.stopped[reason] for door in doors if door is not None)
 
     def close(self, grace_seconds: float = 0) -> None:
         """Begin no more sessions, give those that are held so many seconds to end, and stop."""

@@ -7,20 +7,29 @@ import logging
 import math
 import random
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fieldsync.errors import ConnectionFailed, IdentityError
-from fieldsync.limits import CONNECT_SECONDS_MAX, PROBE_SECONDS, RETRY_SECONDS_MAX, TICK_SECONDS
+from fieldsync.errors import ConnectionFailed, FieldsyncError, IdentityError
+from fieldsync.limits import (
+    BUDGET_SECONDS,
+    CONNECT_SECONDS_MAX,
+    PROBE_SECONDS,
+    RETRY_SECONDS_MAX,
+    STANDBY_SECONDS,
+    TICK_SECONDS,
+)
 from fieldsync.network.agenda import Agenda, Begin, Dial, Phase
 from fieldsync.network.line import Line
 from fieldsync.network.lines import Lines
 from fieldsync.network.server import Listener
+from fieldsync.network.standby import Place
 from fieldsync.network.status import PeerStatus, Status
-from fieldsync.network.wire import dial, failures, local_addresses, peer_of
+from fieldsync.network.wire import code_of, dial, failures, local_addresses, peer_of
 from fieldsync.syncing.session import Session
+from fieldsync.trust.rights import Reason, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
     from fieldsync.trust.identity import Identity
 
 log = logging.getLogger("fieldsync")
+BUDGET_SINCE, BUDGET_USED = "budget since", "budget used"  # facts of a file: milliseconds of the wall clock, bytes
 
 
 def clock() -> float:
@@ -59,7 +69,7 @@ class _Link:
     is_named: bool = False  # in the plan; else it was announced
     device: str = ""  # who was there, as soon as that is known
     line: Line | None = None
-    failed: str = ""  # what ended the session that ended the line
+    failed: Exception | None = None  # what ended the session that ended the line
 
 
 @dataclass(slots=True)
@@ -93,6 +103,9 @@ class Keeper:
         self._tasks: set[asyncio.Task[None]] = set()
         self._discovery: Discovery | None = None
         self._looking = asyncio.Lock()
+        self._place = Place(replica.store.path)
+        self._is_standing_by = False
+        self._paid = asyncio.Event()  # some more of the budget is used than is written down
         for address in filter(None, (plan.hub, *plan.peers)):
             self._links[address] = _Link([address], is_named=True)
             self._agenda.see(address, clock(), is_urgent=address == plan.hub)
@@ -100,13 +113,35 @@ class Keeper:
     # --- from outside ---
 
     async def keep(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
-        """Listen, look for peers, and sync, until told to stop."""
+        """Listen, look for peers, and sync, until told to stop; not before another agent of the same file ends."""
+        try:
+            while not stop.is_set():
+                try:
+                    if self._place.take():
+                        return await self._live(ready, stop)
+                except OSError:  # a port that is taken is told at once, or else may be free before long
+                    if not self._is_standing_by:
+                        raise
+                self._is_standing_by = True
+                ready()
+                self._on_change()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(STANDBY_SECONDS):
+                        await stop.wait()
+        finally:
+            self._place.leave()
+
+    async def _live(self, ready: Callable[[], None], stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             if self._plan.listen is not None:
                 listener = Listener(self._replica, self._lines, self._identity)
                 listener.on_line, listener.on_session = self._on_line, self._on_session
                 self.port = await stack.enter_async_context(listener.listen(*self._plan.listen))
             stack.push_async_callback(self._end)
+            self._is_standing_by = False
+            if self._plan.budget is not None:
+                await asyncio.to_thread(self._resume, self._plan.budget)
+                self._spawn(self._remember(self._plan.budget))
             self._spawn(self._lines.spread())
             ready()
             self._spawn(self._discover())
@@ -123,7 +158,7 @@ class Keeper:
         """Try all peers, and wait until each of them has been synced with, or cannot be now."""
         asked = clock()
         self.wake()
-        while not self._agenda.is_settled(asked):
+        while not (self._is_standing_by or self._agenda.is_settled(asked)):
             await asyncio.sleep(0.02)
 
     async def status(self, pending: int) -> Status:
@@ -136,11 +171,13 @@ class Keeper:
                 one.phase in (Phase.LINKED, Phase.BUSY),
                 wall - timedelta(seconds=now - one.last_success) if one.last_success >= 0 else None,
                 one.why_not,
+                one.code,
             )
             for name, one in self._agenda.peers.items()
             if one.phase is not Phase.COVERED
         ]
-        return Status(peers, pending, self._discovery.why_not if self._discovery is not None else "")
+        lan = self._discovery.why_not if self._discovery is not None else ""
+        return Status(peers, pending, lan, self._is_standing_by)
 
     def _label(self, name: str) -> str:
         """What people call a peer: its address where they configured that, else the name of the device."""
@@ -181,6 +218,8 @@ class Keeper:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._plan.budget is not None and self._paid.is_set():
+            await asyncio.to_thread(self._write_down, self._plan.budget)
         if self._discovery is not None:
             await self._discovery.close()
 
@@ -237,6 +276,7 @@ class Keeper:
         """A session that a peer began is over."""
         if error is None:
             self._agenda.session_over(_device(line), clock())
+            self._tell_lapsed(_device(line), line)
             self._stir()
 
     # --- devices with several names ---
@@ -258,7 +298,8 @@ class Keeper:
 
     async def _connect(self, name: str) -> None:
         """Connect to a peer, and keep the line until it ends."""
-        link, line, why_not = self._links[name], None, ""
+        link, line = self._links[name], None
+        failed: Exception | None = None
         if not link.is_named and self._is_double(name, link):
             self._agenda.cover(name)
             self._tidy(name)
@@ -272,26 +313,27 @@ class Keeper:
                 self._stir()
                 await line.run()
         except failures() as error:
-            why_not = str(error) or type(error).__name__
+            failed = error
         finally:
-            why_not, link.line, link.failed = link.failed or why_not, None, ""
-            self._disconnect(name, line, why_not)
+            failed, link.line, link.failed = link.failed or failed, None, None
+            self._disconnect(name, line, failed)
 
-    def _disconnect(self, name: str, line: Line | None, why_not: str) -> None:
+    def _disconnect(self, name: str, line: Line | None, failed: Exception | None) -> None:
         """A line ended, or was not made; or another line to the same device counts."""
         if line is not None:
             self._lines.remove(line)
         if line is not None and self._lines.has(_device(line)):
             self._agenda.cover(name)
         else:
-            self._agenda.link_down(name, clock(), why_not)
+            why_not = (str(failed) or type(failed).__name__, code_of(failed)) if failed is not None else ("", "")
+            self._agenda.link_down(name, clock(), *why_not)
         self._tidy(name)
         self._uncover()
         self._stir()
 
     async def _reach(self, name: str, link: _Link) -> Line:
         """A line to a peer, over the first of its addresses that answers."""
-        failed: Exception = ConnectionFailed("no address is known")
+        failed: Exception = ConnectionFailed("no address is known", code=Reason.UNREACHABLE)
         for address in link.addresses:
             try:
                 connection = await dial(address, self._identity, seconds=CONNECT_SECONDS_MAX)
@@ -301,9 +343,9 @@ class Keeper:
             try:
                 peer = peer_of(connection, self._identity)
                 if peer is not None and self._identity is not None and peer.device == self._identity.device:
-                    raise IdentityError("that is this device itself")
+                    raise IdentityError(tell(Reason.OWN_DEVICE), code=Reason.OWN_DEVICE)
                 if peer is not None and name == self._plan.hub and not peer.is_hub:
-                    raise IdentityError("who answers there is a device, and no hub")
+                    raise IdentityError(tell(Reason.NO_HUB), code=Reason.NO_HUB)
             except failures():
                 await connection.close()
                 raise
@@ -326,14 +368,15 @@ class Keeper:
             return  # it ended meanwhile, and the agenda knows
         try:
             session = await asyncio.to_thread(self._session, name, line)
+            pay = self._meter()
             try:
-                report = await line.sync(session)
+                report = await line.sync(session, pay)
             finally:
-                self._count(session.report)
+                pay(session.report)
             await asyncio.to_thread(self._obey)
         except Exception as error:
             if link.line is line:  # else the line ended first, and told why
-                link.failed = str(error) or type(error).__name__
+                link.failed = error
             if not isinstance(error, failures()):
                 log.exception("a session failed")
             await line.close()
@@ -341,19 +384,58 @@ class Keeper:
             self._after(name, link, line, report)
             self._stir()
 
-    def _count(self, report: Report) -> None:
-        """What went over a link is paid for, though the session should have been cut."""
-        if self._plan.budget is not None:
-            self._plan.budget.use(report.bytes_sent + report.bytes_received)
+    def _meter(self) -> Callable[[Report], None]:
+        """What counts the bytes of a session as they go, for they are paid for, though it should be cut."""
+        budget, counted = self._plan.budget, 0
+
+        def pay(report: Report) -> None:
+            nonlocal counted
+            total = report.bytes_sent + report.bytes_received
+            if budget is not None and total > counted:
+                budget.use(total - counted)
+                counted = total
+                self._paid.set()
+
+        return pay
+
+    async def _remember(self, budget: Budget) -> None:
+        """Write down what is used of the budget: soon where it was quiet, else now and then."""
+        while True:
+            await self._paid.wait()
+            await asyncio.to_thread(self._write_down, budget)
+            await asyncio.sleep(BUDGET_SECONDS)
+
+    def _write_down(self, budget: Budget) -> None:
+        self._paid.clear()
+        used, seconds_ago = budget.kept(clock())
+        try:
+            with self._replica.store.writing() as writer:
+                writer.set_meta(BUDGET_SINCE, self._replica.wall_ms() - round(1000 * seconds_ago))
+                writer.set_meta(BUDGET_USED, used)
+        except FieldsyncError as error:  # of a file that is full, or closed by now
+            log.warning("what is used of the budget is not written down: %s", error)
+
+    def _resume(self, budget: Budget) -> None:
+        """Go on with the period that an agent of this file began before, though it should have been killed."""
+        with self._replica.store.reading() as reader:
+            since_ms, used = reader.meta(BUDGET_SINCE), reader.meta(BUDGET_USED)
+        if since_ms is not None and used is not None:
+            budget.resume(used, (self._replica.wall_ms() - since_ms) / 1000, clock())
 
     def _after(self, name: str, link: _Link, line: Line, report: Report) -> None:
         """A session ended well, or because it was enough."""
         budget = self._plan.budget
         if budget is not None and not report.complete:
-            self._agenda.rest(name, budget.renewed_at, "the budget is used up")
+            self._agenda.rest(name, budget.renewed_at, tell(Reason.BUDGET_USED), Reason.BUDGET_USED)
         elif link.line is line:  # and not another one that was made since
             is_partial, is_crowded = bool(report.apart), bool(report.superseded)
             self._agenda.session_over(name, clock(), is_partial=is_partial, is_crowded=is_crowded)
+            self._tell_lapsed(name, line)
+
+    def _tell_lapsed(self, name: str, line: Line) -> None:
+        """A session with somebody who may be told nothing, or may tell nothing here, went well and brought nothing."""
+        if line.lapsed:
+            self._agenda.note(name, line.lapsed, Reason.EXPIRED)
 
     def _obey(self) -> None:
         """Hold what this device is to hold by now, and show the latest certificate from the next connection on."""

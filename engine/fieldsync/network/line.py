@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fieldsync.errors import ConnectionFailed, FieldsyncError, ProtocolError
 from fieldsync.limits import (
     CLOSE_SECONDS_MAX,
+    FRAME_COST_BYTES,
     IDLE_SECONDS_MAX,
     PING_SECONDS,
     QUIET_BYTES_MAX,
@@ -30,6 +31,7 @@ from fieldsync.limits import (
 from fieldsync.network.news import Known
 from fieldsync.network.wire import failures, websockets
 from fieldsync.syncing.session import refusal
+from fieldsync.trust.rights import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from fieldsync.trust.rights import Trust
 
 NEWS = "news"
+TRY_LATER = 1013  # the code with which who has no room closes a connection
 pause = asyncio.sleep
 
 
@@ -85,6 +88,7 @@ class Line:
         self.control: States = {}  # the state of the control scope before the last session
         self.known: Known | None = None  # what the last whole session left both sides with
         self.was_refused = False  # something, in the last session
+        self.lapsed = ""  # whose grant has run out, so that the two share nothing
         self.missed: set[str] | None = set()  # scopes that changed while a session was held; None: any of them
         self.error: BaseException | None = None  # what ended it, if that was not a close
         self._connection = connection
@@ -130,7 +134,8 @@ class Line:
         except websockets().exceptions.ConnectionClosed as closed:
             is_cut = self._talk is not None and not self._talk.session.finished
             if self.error is None and (is_cut or (self.is_dialer and closed.rcvd_then_sent is not False)):
-                self.error = ConnectionFailed(str(closed))  # a dialer is told why the other side hung up
+                code = Reason.BUSY if closed.rcvd is not None and closed.rcvd.code == TRY_LATER else Reason.CUT
+                self.error = ConnectionFailed(str(closed), code=code)  # a dialer is told why the other side hung up
         except FieldsyncError as error:
             self.error = error
             await self._refuse(error)
@@ -171,7 +176,7 @@ class Line:
         self._nudged = False  # from here on: the session reads what there is before it is known to be held
         session = await self._accept(self)
         if session is None:
-            await self.close(1013, "too many sessions; try again")
+            await self.close(TRY_LATER, "too many sessions; try again")
             return None
         talk = self._talk = _Talk(session)
         self._holding = asyncio.create_task(self._hold_quietly(talk))
@@ -266,7 +271,7 @@ class Line:
             was_finished = session.finished  # before the frame is asked for: the end itself may queue some
             frame = await talk.work(session.next_frame)
             if frame is not None:
-                self._unanswered += len(frame)
+                self._unanswered += len(frame) + FRAME_COST_BYTES
                 await self._connection.send(frame)
                 self._moved += 1
             elif was_finished:
@@ -297,12 +302,14 @@ class Line:
     async def _ask(self) -> None:
         """Ask a peer that keeps quiet for an answer, once, or as long as a session is held: a cut may be silent.
 
-        Not one that was sent much: it may be at work, and an answer waits behind all that.
+        Not one that was sent much: it may be at work, and an answer waits behind all that. What is less it reads at
+        once, pings too, however long it is at work (wire.patient).
         """
         while True:
             came = self._came
             await asyncio.sleep(QUIET_SECONDS)
-            if self._came == came and self._unanswered <= QUIET_BYTES_MAX:
+            is_quiet = self._came == came and not self._connection.untaken  # and it is not this side that is at work
+            if is_quiet and self._unanswered <= QUIET_BYTES_MAX:
                 await self.probe(PING_SECONDS)
             if not self.is_busy:
                 return
@@ -314,7 +321,7 @@ class Line:
             async with asyncio.timeout(seconds):
                 await self._ping()
         except TimeoutError:
-            if self._came == came:  # else the answer waits behind other messages
+            if self._came == came and not self._connection.untaken:  # else the answer waits behind other messages
                 await self.close(1001, "no answer")
 
     async def _ping(self) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from fieldsync.errors import ClosedError, FieldsyncError
 from fieldsync.limits import PING_SECONDS, PROBE_SECONDS, WATCH_POLL_SECONDS
+from fieldsync.network.logs import Sparing
 from fieldsync.network.news import News, states
 from fieldsync.network.wire import trust_of
-from fieldsync.trust.rights import CONTROL
+from fieldsync.trust.rights import CONTROL, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -37,6 +38,7 @@ class Lines:
         self._open: dict[object, Line] = {}  # by device; by line where it has no id
         self._commits: int | None = None  # of other processes, as of the last session
         self._news: News | None = None  # while they are spread
+        self._lapsed = Sparing()
         self._aside: set[asyncio.Task[None]] = set()  # what takes a while where a peer is gone
 
     def __len__(self) -> int:
@@ -128,12 +130,24 @@ class Lines:
             membership_of(self._replica, identity).answer_for_others()
         line.control = states(self._replica, [CONTROL])  # first: what comes between the two is news afterwards
         line.trust = trust_of(self._replica, identity, line.peer)
+        self._note_lapsed(line, identity)
         return line.trust
+
+    def _note_lapsed(self, line: Line, identity: Identity | None) -> None:
+        """Where a grant has run out neither names a scope to the other: nobody is refused, so each sees by itself."""
+        if identity is None or line.peer is None:
+            return
+        from fieldsync.trust.membership import membership_of
+
+        before, line.lapsed = line.lapsed, membership_of(self._replica, identity).lapsed(line.peer)
+        if line.lapsed and not before:
+            fields = {"peer": line.peer.device, "code": str(Reason.EXPIRED)}
+            self._lapsed.warn(f"nothing is synced with {line.peer.name}: {line.lapsed}", **fields)
 
     async def catch_up(self, line: Line, report: Report) -> None:
         """After a session: tell of what changed while it was held, and try again what was refused for want of news."""
         missed, line.missed = line.missed, set()
-        line.was_refused = bool(report.refusals)
+        line.was_refused = bool(report.refusals or line.lapsed)
         try:
             if line.was_refused and _knows_better(line, await asyncio.to_thread(states, self._replica, [CONTROL])):
                 line.stir()

@@ -18,10 +18,12 @@ from fieldsync.limits import (
 )
 from fieldsync.network.background import Background
 from fieldsync.network.door import Door, Unread
-from fieldsync.network.line import Line
+from fieldsync.network.line import TRY_LATER, Line
 from fieldsync.network.lines import REPLACED, Lines
-from fieldsync.network.wire import bind, check_loopback, failures, link_errors, peer_of, settings, websockets
+from fieldsync.network.logs import Sparing
+from fieldsync.network.wire import bind, check_loopback, code_of, failures, link_errors, peer_of, settings, websockets
 from fieldsync.syncing.session import Session
+from fieldsync.trust.rights import Reason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -49,6 +51,7 @@ class Listener:
         self.on_session: Callable[[Line, BaseException | None], object] = lambda _line, _error: None
         self._replica = replica
         self._identity = identity
+        self._failed = Sparing()
         self._is_stopping = False
         self._room = asyncio.Semaphore(SERVER_SESSIONS_MAX)
         self._idle = asyncio.Event()
@@ -62,7 +65,7 @@ class Listener:
             check_loopback(host)
         else:
             secure = {"ssl": self._identity.server_context(), "ssl_handshake_timeout": CONNECT_SECONDS_MAX}
-        self.door = Door(bind(host, port))
+        self.door = Door(bind(host, port), secure.get("ssl"))
         async with websockets().asyncio.server.serve(
             self._hold,
             sock=self.door,
@@ -93,7 +96,7 @@ class Listener:
         self.door.let_in(connection)
         if self.connections >= SERVER_CONNECTIONS_MAX or self._is_stopping:
             self.counts["connections_refused"] += 1
-            await connection.close(1013, "too many connections; try again")
+            await connection.close(TRY_LATER, "too many connections; try again")
             return
         self.connections += 1
         self.counts["connections"] += 1
@@ -114,8 +117,8 @@ class Listener:
         self.last_error = str(error) or type(error).__name__
         is_cut = isinstance(error, (ConnectionFailed, *link_errors()))
         then = "; what had landed is kept, and the peer dials again by itself" if is_cut else ""
-        fields = {"address": who, "error": self.last_error}
-        log.warning("connection failed: %s: %s%s", who, self.last_error, then, extra={"fields": fields})
+        fields = {"address": who, "error": self.last_error, "code": code_of(error)}
+        self._failed.warn(f"connection failed: {who}: {self.last_error}{then}", **fields)
 
     async def _run(self, line: Line) -> None:
         self.on_line(line, True)
@@ -170,7 +173,9 @@ class Listener:
         self.counts["milliseconds"] += round(report.seconds * 1000)
         fields = {name: getattr(report, name) for name in COUNTED}
         self.counts.update(fields)
+        codes = {refused.code for refused in report.refusals} | ({str(Reason.EXPIRED)} if line.lapsed else set())
         fields |= {"peer": line.peer.device if line.peer is not None else None, "outcome": outcome}
+        fields |= {"codes": sorted(codes)} if codes else {}
         log.info("session", extra={"fields": fields | {"seconds": round(report.seconds, 3)}})
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fieldsync.trust.rights import Reason, tell
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -18,6 +20,7 @@ class PeerStatus:
     is_connected: bool
     last_success: datetime | None  # the end of the last whole session since the agent began
     why_not: str  # what went wrong last; empty where nothing did
+    code: str = ""  # of that, for programs: one of trust.Reason, or of a newer version
 
     def __str__(self) -> str:
         return f"{self.name}: {self.state}" + (f" ({self.why_not})" if self.why_not else "")
@@ -30,6 +33,7 @@ class Status:
     peers: list[PeerStatus]
     pending: int  # changes here, own and relayed, that no hub is known to have
     lan: str = ""  # why no peers can be found on the local network; empty where they can, or are not looked for
+    is_standing_by: bool = False  # another agent keeps this file in sync; this one waits for its end
 
     @property
     def is_connected(self) -> bool:
@@ -44,12 +48,33 @@ class Status:
     @property
     def why_not(self) -> str:
         """Why nothing is being synced; empty where something is."""
-        if self.is_connected:
+        if self._is_syncing:
             return ""
+        if self.is_standing_by:
+            return tell(Reason.STANDING_BY)
         reasons = [f"{peer.name}: {peer.why_not}" for peer in self.peers if peer.why_not]
-        nobody = "connecting" if self.peers else "no hub is named, and no peer was seen"
-        return "; ".join(filter(None, [*reasons, self.lan])) or nobody
+        return "; ".join(filter(None, [*reasons, self.lan])) or tell(self._nobody)
+
+    @property
+    def code(self) -> str:
+        """Of that, for programs: the first peer's that has one. Empty where something is being synced."""
+        if self._is_syncing:
+            return ""
+        if self.is_standing_by:
+            return Reason.STANDING_BY
+        codes = [peer.code for peer in self.peers if peer.code]
+        return codes[0] if codes else Reason.NO_MULTICAST if self.lan else self._nobody
+
+    @property
+    def _is_syncing(self) -> bool:
+        """Whether anybody is connected with whom anything may be shared."""
+        return any(peer.is_connected and peer.code != Reason.EXPIRED for peer in self.peers)
+
+    @property
+    def _nobody(self) -> Reason:
+        return Reason.CONNECTING if self.peers else Reason.NOBODY
 
     def __str__(self) -> str:
         lines = [f"{self.pending:,} changes wait for a hub", *map(str, self.peers)]
-        return "\n".join(lines if self.peers else [*lines, self.why_not])
+        is_whole = self.peers and not self.is_standing_by
+        return "\n".join(lines if is_whole else [*lines, self.why_not])

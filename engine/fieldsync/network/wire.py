@@ -9,25 +9,35 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from fieldsync.clock import now_ms
-from fieldsync.errors import ConnectionFailed, FieldsyncError, MissingDependency, SyncError
+from fieldsync.errors import (
+    ConnectionFailed,
+    FieldsyncError,
+    MissingDependency,
+    ProtocolError,
+    StoreError,
+    SyncError,
+    VersionMismatch,
+)
 from fieldsync.limits import (
     CLOSE_SECONDS_MAX,
     CONNECT_SECONDS_MAX,
     FRAME_BYTES_MAX,
+    FRAME_COST_BYTES,
     IDLE_SECONDS_MAX,
     PING_SECONDS,
     PONGS_BYTES_MAX,
+    UNTAKEN_BYTES_MAX,
 )
+from fieldsync.trust.rights import Reason
 
 if TYPE_CHECKING:
     from fieldsync.replica import Replica
     from fieldsync.trust.identity import Identity, Peer
     from fieldsync.trust.rights import Trust
 
-QUEUE_FRAMES_MAX = 4  # frames buffered of a connection; then its sender has to wait
 CERTIFICATE_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED of OpenSSL
-PING_OPCODE = 9  # RFC 6455, 5.2
-PONG_BYTES = 128  # that one takes in a buffer besides what it repeats
+CONTROL_OPCODE = 8  # frames with this opcode or a higher one are no part of any message (RFC 6455, 5.2)
+PING_OPCODE = 9
 
 
 class Address(NamedTuple):
@@ -93,6 +103,20 @@ def failures() -> tuple[type[Exception], ...]:
     return (FieldsyncError, *link_errors())
 
 
+def code_of(error: BaseException) -> str:
+    """Why a connection was not made or ended, for programs: its own code, or one of trust.Reason."""
+    if isinstance(error, FieldsyncError) and error.code:
+        return error.code
+    kinds: tuple[tuple[type[Exception] | tuple[type[Exception], ...], Reason], ...] = (
+        (VersionMismatch, Reason.VERSION),
+        (ProtocolError, Reason.NOT_ALLOWED),
+        (StoreError, Reason.FILE),
+        ((ConnectionFailed, websockets().exceptions.ConnectionClosed), Reason.CUT),
+        (link_errors(), Reason.UNREACHABLE),
+    )
+    return next((str(code) for kind, code in kinds if isinstance(error, kind)), str(Reason.FAILED))
+
+
 def check_loopback(host: str) -> None:
     """SyncError unless a host is this machine: without TLS nothing may leave it."""
     try:
@@ -126,11 +150,11 @@ def check_address(address: str, identity: Identity | None) -> None:
 
 
 def settings() -> dict[str, Any]:
-    """What both sides ask of WebSocket: no compression, bounded frames, few of them waiting, and pings."""
+    """What both sides ask of WebSocket: no compression, bounded frames, pings. `patient` bounds what waits."""
     return {
         "compression": None,
         "max_size": FRAME_BYTES_MAX,
-        "max_queue": QUEUE_FRAMES_MAX,
+        "max_queue": None,
         "ping_interval": PING_SECONDS,
         "ping_timeout": IDLE_SECONDS_MAX,
         "close_timeout": CLOSE_SECONDS_MAX,
@@ -138,20 +162,40 @@ def settings() -> dict[str, Any]:
 
 
 def patient(base: Any) -> Any:
-    """A class of connections that end where the peer asks for more answers to pings than it reads.
+    """A class of connections of which what waits is bounded by its bytes, to be read and to be sent.
 
-    websockets hands each pong to the transport, whose buffer has no bound of its own.
+    websockets bounds what waits by frames: a few small ones would keep a ping from being read, and who is at work
+    would be taken for dead. A message that comes in pieces ends the connection: empty ones are of no size, and take
+    memory. So does a peer that asks for more answers to pings than it reads: pongs go to the transport, without bound.
     """
 
     class Patient(base):  # type: ignore[misc]
+        untaken = 0  # bytes of messages that have come, and that nobody has taken
+        is_held_up = False  # no more is read before some are taken
         unsent = 0  # bytes of pongs that wait behind what is not sent
 
         def process_event(self, event: Any) -> None:
-            if self.paused and getattr(event, "opcode", None) == PING_OPCODE:
-                self.unsent += len(event.data) + PONG_BYTES
+            opcode = getattr(event, "opcode", None)
+            if opcode is not None and opcode < CONTROL_OPCODE:
+                self.untaken += len(event.data) + FRAME_COST_BYTES
+                if not event.fin:
+                    self.transport.abort()
+                elif self.untaken > UNTAKEN_BYTES_MAX and not self.is_held_up:
+                    self.is_held_up = True
+                    self.transport.pause_reading()
+            elif self.paused and opcode == PING_OPCODE:
+                self.unsent += len(event.data) + FRAME_COST_BYTES
                 if self.unsent > PONGS_BYTES_MAX:
                     self.transport.abort()
             super().process_event(event)
+
+        async def recv(self, decode: bool | None = None) -> Any:
+            message = await super().recv(decode)
+            self.untaken -= len(message if isinstance(message, bytes) else message.encode()) + FRAME_COST_BYTES
+            if self.is_held_up and self.untaken <= UNTAKEN_BYTES_MAX // 2:
+                self.is_held_up = False
+                self.transport.resume_reading()
+            return message
 
         def resume_writing(self) -> None:
             self.unsent = 0
@@ -173,20 +217,23 @@ async def dial(address: str, identity: Identity | None = None, *, seconds: float
     except ssl.SSLCertVerificationError as error:
         is_old = error.verify_code == CERTIFICATE_EXPIRED
         what = "has run out, or this clock is ahead" if is_old else "is not one of this device's organisation"
-        raise SyncError(f"{address}: the certificate of who answers {what}") from None
+        code = Reason.CERTIFICATE_EXPIRED if is_old else Reason.OTHER_ORGANISATION
+        raise SyncError(f"{address}: the certificate of who answers {what}", code=code) from None
     except websockets().exceptions.InvalidMessage:
-        raise ConnectionFailed(_hung_up(identity)) from None
+        raise _hung_up(identity) from None
 
 
-def _hung_up(identity: Identity | None) -> str:
+def _hung_up(identity: Identity | None) -> ConnectionFailed:
     """What it may mean that a connection ended before WebSocket's answer: the peer looks at certificates after TLS."""
     if identity is None:
-        return "no answer of a server; does it want TLS, wss://?"
+        return ConnectionFailed("no answer of a server; does it want TLS, wss://?", code=Reason.UNREACHABLE)
     from fieldsync.trust import certificates
 
     if certificates.left_ms(identity.chain[0], now_ms()) < 0:
-        return "refused: this device's certificate has run out, or its clock is ahead; set the clock, or enrol it anew"
-    return "cut before any answer; if that goes on, this device's certificate has run out there, or is none there"
+        what = "this device's certificate has run out, or its clock is ahead; set the clock, or enrol it anew"
+        return ConnectionFailed(f"refused: {what}", code=Reason.CERTIFICATE_EXPIRED)
+    what = "if that goes on, this device's certificate has run out there, or is none there"
+    return ConnectionFailed(f"cut before any answer; {what}")
 
 
 def _connect() -> Any:

@@ -24,9 +24,13 @@ from fieldsync.network.door import Door
 from fieldsync.network.wire import bind, failures, link_errors, parse, patient, websockets
 from fieldsync.trust import certificates, enrolment
 from fieldsync.trust.identity import pinning_context
+from fieldsync.trust.rights import Reason, tell
 from fieldsync.trust.signing import id_of
 
 if TYPE_CHECKING:
+    from collections import Counter
+
+    from fieldsync.network.door import Stopped
     from fieldsync.trust.enrolment import Invite
     from fieldsync.trust.membership import Membership
 
@@ -46,7 +50,7 @@ class Desk:
         self._silent: dict[Any, None] = {}  # connections that have asked for nothing yet, the oldest first
         websockets()
         try:
-            self._door = Door(bind(host, port))
+            self._door = Door(bind(host, port), self._secure)
         except OSError as error:
             raise ConnectionFailed(f"cannot admit devices on {host}:{port}: {error}") from None
         self.port: int = self._door.getsockname()[1]
@@ -91,6 +95,11 @@ class Desk:
         finally:
             self._silent.pop(connection, None)
 
+    @property
+    def stopped(self) -> Counter[Stopped]:
+        """Connections whose handshakes failed, by what was wrong."""
+        return self._door.stopped
+
     def close(self) -> None:
         """Answer nobody any more."""
         self._background.close()
@@ -124,7 +133,7 @@ def _ask(invited: Invite, request: bytes) -> bytes:
     ):
         shown = certificates.decode(tls.getpeercert(binary_form=True) or b"")
         if id_of(certificates.public_key(shown)) != invited.hub:  # before anything is said
-            raise IdentityError(f"{invited.address}: who answers there is not the hub that gave out the code")
+            raise IdentityError(f"{invited.address}: {tell(Reason.WRONG_HUB)}", code=Reason.WRONG_HUB)
         uri = invited.address.replace("wss://", "ws://", 1)
         with websockets.sync.client.connect(uri, sock=tls, proxy=None, **options) as connection:
             connection.send(request)

@@ -113,6 +113,12 @@ class Roll:
         """The grant that counts for a device now, whether it has run out or not."""
         return max(self._grants.get(device, []), key=lambda one: (one.serial, one.until_ms), default=None)
 
+    def has_lapsed(self, device: str, now_ms: int) -> bool:
+        """Whether the grant of a device has run out, and it may do nothing for that alone."""
+        grant = self.grant(device)
+        is_in = not (self.is_revoked(device) or self.is_hub(device))
+        return is_in and grant is not None and now_ms > grant.until_ms
+
     # --- what a device may do now ---
 
     def why_not_read(self, device: str, scope: str, now_ms: int) -> Reason | None:

@@ -175,6 +175,15 @@ class Membership:
         )
         return Trust(is_hub=peer.is_hub, rights=rights, device=peer.device)
 
+    def lapsed(self, peer: Peer) -> str:
+        """Whose grant has run out, so that this device and a peer share nothing, and what to do; empty if nobody's."""
+        if peer.is_hub or self.identity.is_hub:
+            return ""  # a hub renews what has run out, unless that was final, and tells its refusals
+        roll, now_ms = self.roll, self.replica.wall_ms()
+        whose = ((self.identity.device, "this device's grant"), (peer.device, f"the grant of {peer.name}"))
+        said = [name for device, name in whose if roll.has_lapsed(device, now_ms)]
+        return f"{' and '.join(said)} ran out; a sync with a hub renews it" if said else ""
+
     def believe(self, device: str, seconds: int) -> None:
         """For so long, believe at this hub whatever a device says that it has. IdentityError where this is no hub.
 

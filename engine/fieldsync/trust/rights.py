@@ -11,7 +11,7 @@ CONTROL = "fieldsync/control"  # the scope that all devices of an organisation h
 
 
 class Reason(StrEnum):
-    """Why something was refused: codes for programs, `tell` for people."""
+    """Why something was refused, or why nothing is synced: codes for programs, `tell` for people."""
 
     NOT_HELD = "not-held"
     NOT_GRANTED = "not-granted"
@@ -27,6 +27,23 @@ class Reason(StrEnum):
     CODE_EXPIRED = "code-expired"
     CODE_USED = "code-used"
     KEY_REVOKED = "key-revoked"
+    WRONG_HUB = "wrong-hub"
+    CONNECTING = "connecting"
+    NOBODY = "nobody"
+    UNREACHABLE = "unreachable"
+    CUT = "cut"
+    BUSY = "busy"
+    OTHER_ORGANISATION = "other-organisation"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    NO_HUB = "no-hub"
+    OWN_DEVICE = "own-device"
+    BUDGET_USED = "budget-used"
+    STANDING_BY = "standing-by"
+    NO_MULTICAST = "no-multicast"
+    NOT_ALLOWED = "not-allowed"
+    VERSION = "version"
+    FILE = "file"
+    FAILED = "failed"
 
 
 SENTENCES = {
@@ -44,6 +61,23 @@ SENTENCES = {
     Reason.CODE_EXPIRED: "this code has run out: ask for another",
     Reason.CODE_USED: "this code was used already: ask for another",
     Reason.KEY_REVOKED: "this key was revoked: enrol with a new one",
+    Reason.WRONG_HUB: "who answers there is not the hub that gave out the code",
+    Reason.CONNECTING: "connecting",
+    Reason.NOBODY: "no hub is named, and no peer was seen",
+    Reason.UNREACHABLE: "nobody answers there; it is tried again by itself",
+    Reason.CUT: "the connection was cut; what had landed is kept, and it is tried again by itself",
+    Reason.BUSY: "too many are connected there; it is tried again by itself",
+    Reason.OTHER_ORGANISATION: "who answers there is not one of this device's organisation",
+    Reason.CERTIFICATE_EXPIRED: "a certificate has run out, or a clock is ahead",
+    Reason.NO_HUB: "who answers there is a device, and no hub",
+    Reason.OWN_DEVICE: "that is this device itself",
+    Reason.BUDGET_USED: "the budget is used up",
+    Reason.STANDING_BY: "another agent keeps this file in sync; this one takes over when that ends",
+    Reason.NO_MULTICAST: "peers cannot be found on the local network",
+    Reason.NOT_ALLOWED: "what came from there is not allowed in the protocol",
+    Reason.VERSION: "no protocol version in common: upgrade the older one",
+    Reason.FILE: "this device's file cannot be read or written",
+    Reason.FAILED: "the last session failed",
 }
 
 
