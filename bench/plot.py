@@ -1,7 +1,7 @@
 """The plots of docs/performance.md, as small SVG files, and its table: `python -m bench.plot FILE docs/plots`.
 
-FILE is what `python -m bench --json FILE` wrote. The bars are drawn here: a library that can draw everything weighs
-more than the engine and its peers together.
+FILE is what `python -m bench --json FILE` wrote. Bars and lines are drawn here: a library that can draw everything
+weighs more than the engine and its peers together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 if TYPE_CHECKING:
     from bench.compare import Metrics
 
-WIDTH, LABEL, BAR, GAP, TOP = 640, 170, 20, 8, 34  # pixels
+WIDTH, LABEL, BAR, GAP, TOP, CURVE = 640, 170, 20, 8, 34, 220  # pixels
 FONT = 'font-family="sans-serif" font-size="13"'
 COLOURS = {"fieldsync": "#1f77b4", "sqlite3": "#7f7f7f", "pycrdt": "#ff7f0e", "loro": "#2ca02c"}
 
@@ -40,19 +40,42 @@ PLOTS = (
     Plot("delete", "Deleting all records: bytes left of each", "delete", "bytes"),
 )
 
+SIZES = {"_tenth": "a tenth", "": "the records", "_large": "ten times"}  # figures of the topic scale, by their ends
+CURVES = (
+    Plot("build-by-size", "Building so many records: microseconds for each", "scale", "build_us"),
+    Plot("take-by-size", "Taking so many records from another replica: microseconds for each", "scale", "take_us"),
+    Plot("memory-by-size", "Building so many records: bytes of memory for each", "scale", "build_bytes"),
+)
+
 
 def draw(folder: Path, metrics: Metrics) -> list[Path]:
     """Write the plots of what was measured into a folder; the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for plot in PLOTS:
-        end = f"_{plot.figure}"
-        every = {name.removesuffix(end): value for name, value in metrics.get(plot.topic, {}).items()}
-        bars = {name: every[name] for name in every if name.split("_")[0] in COLOURS and _is_name(name)}
-        if bars:
-            written.append(folder / f"{plot.file}.svg")
-            written[-1].write_text(bar_chart(plot.title, bars))
-    return written
+    charts = {plot.file: bar_chart(plot.title, bars) for plot in PLOTS if (bars := _bars(plot, metrics))}
+    charts |= {plot.file: line_chart(plot.title, lines) for plot in CURVES if (lines := _curves(plot, metrics))}
+    for name, chart in charts.items():
+        (folder / f"{name}.svg").write_text(chart)
+    return [folder / f"{name}.svg" for name in charts]
+
+
+def _bars(plot: Plot, metrics: Metrics) -> dict[str, float]:
+    end = f"_{plot.figure}"
+    every = {name.removesuffix(end): value for name, value in metrics.get(plot.topic, {}).items()}
+    return {name: every[name] for name in every if name.split("_")[0] in COLOURS and _is_name(name)}
+
+
+def _curves(plot: Plot, metrics: Metrics) -> dict[str, dict[str, float]]:
+    """By contender its figures, by how many records they are of."""
+    found = metrics.get(plot.topic, {})
+    lines = {
+        name: {
+            label: found[f"{name}_{plot.figure}{end}"]
+            for end, label in SIZES.items()
+            if f"{name}_{plot.figure}{end}" in found
+        }
+        for name in COLOURS
+    }
+    return {name: points for name, points in lines.items() if len(points) > 1}
 
 
 def table(metrics: Metrics) -> str:
@@ -98,6 +121,35 @@ def bar_chart(title: str, bars: dict[str, float]) -> str:
             f'<text x="{LABEL + length + 6:.1f}" y="{y + 15}">{shown(value)}</text>',
         ]
     return "\n".join([*lines, "</svg>\n"])
+
+
+def line_chart(title: str, lines: dict[str, dict[str, float]]) -> str:
+    """A line for each name, from 0 on; its points, which all lines have, stand side by side, with their values."""
+    most = max(max(points.values()) for points in lines.values()) or 1e-9
+    labels = list(next(iter(lines.values())))
+    step, bottom = (WIDTH - LABEL - 90) / (len(labels) - 1), TOP + CURVE
+    drawn = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{bottom + 30}" {FONT}>',
+        f'<rect width="{WIDTH}" height="{bottom + 30}" fill="white"/>',
+        f'<text x="8" y="20" font-weight="bold">{escape(title)}</text>',
+        f'<path d="M{LABEL - 60},{bottom}H{WIDTH - 20}" stroke="#7f7f7f"/>',
+        *(
+            f'<text x="{LABEL + place * step:.1f}" y="{bottom + 20}" text-anchor="middle">{escape(label)}</text>'
+            for place, label in enumerate(labels)
+        ),
+    ]
+    for row, (name, points) in enumerate(lines.items()):
+        spots = [(LABEL + at * step, bottom - (CURVE - 20) * value / most) for at, value in enumerate(points.values())]
+        path, colour = " ".join(f"{x:.1f},{y:.1f}" for x, y in spots), COLOURS[name]
+        drawn += [
+            f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>',
+            f'<text x="8" y="{TOP + 20 * (row + 1)}" fill="{colour}">{escape(name)}</text>',
+            *(
+                f'<text x="{x:.1f}" y="{y - 6:.1f}" text-anchor="middle">{shown(value)}</text>'
+                for (x, y), value in zip(spots, points.values(), strict=True)
+            ),
+        ]
+    return "\n".join([*drawn, "</svg>\n"])
 
 
 if __name__ == "__main__":

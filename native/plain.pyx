@@ -25,7 +25,6 @@ from values cimport (
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int *overflow) except? -1
     void PyObject_GC_UnTrack(object op)
-    object PyType_GenericAlloc(type kind, Py_ssize_t items)
 
 cdef enum:
     PLAIN_STR = 1
@@ -159,26 +158,6 @@ def pick(object row, tuple names not None, bytes kinds not None, Py_ssize_t othe
         PyTuple_SET_ITEM(values, i, <object>found)
     PyObject_GC_UnTrack(values)  # nothing in it refers to anything
     return values
-
-
-def name_each(type kind not None, tuple before not None, list keys not None, tuple after not None):
-    """For each key the tuple (*before, key, *after), of a class of tuples; past its __new__, which takes longer."""
-    cdef Py_ssize_t i, place = PyTuple_GET_SIZE(before)
-    cdef Py_ssize_t count = place + 1 + PyTuple_GET_SIZE(after)
-    cdef object one
-    cdef list every = []
-    if not issubclass(kind, tuple):
-        raise TypeError("what is named is a tuple")
-    for key in keys:
-        one = PyType_GenericAlloc(kind, count)
-        for i in range(place):
-            put(one, i, before[i])
-        put(one, place, key)
-        for i in range(place + 1, count):
-            put(one, i, after[i - place - 1])
-        PyObject_GC_UnTrack(one)
-        every.append(one)
-    return every
 
 
 cdef void sort_places(Batch *batch) noexcept nogil:

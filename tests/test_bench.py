@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -247,6 +248,18 @@ def test_plots_are_of_what_was_measured(tmp_path: Path) -> None:
     assert "ranges" not in text
     assert plot.table({"build": build}).splitlines()[2:] == ["| Building all records, seconds | 1 |  |  |  |"]
     assert "| 1 |  | 12,345 (1.2e+04 x) |  |" in plot.table({"build": build | {"pycrdt_s": 12_345.0}})
+
+
+def test_cost_is_plotted_against_size(tmp_path: Path) -> None:
+    scale = {"fieldsync_build_us_tenth": 4.0, "fieldsync_build_us": 5.0, "fieldsync_take_us": 1.0}
+    scale |= {"loro_build_us_tenth": 20.0, "loro_build_us": 10.0}
+    (curve,) = plot.draw(tmp_path, {"scale": scale})
+    text = curve.read_text()
+    assert curve.name == "build-by-size.svg"
+    assert text.count("<polyline") == 2
+    assert "ten times" not in text
+    heights = {value: -float(y) for y, value in re.findall(r'y="([\d.]+)" text-anchor="middle">(\d+)<', text)}
+    assert sorted(heights, key=heights.__getitem__) == ["4", "5", "10", "20"]
 
 
 def test_data_is_seeded() -> None:

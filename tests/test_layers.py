@@ -16,8 +16,8 @@ PACKAGE = Path(fieldsync.__file__).parent
 LAYERS = [  # bottom to top: a module imports only from those before it
     *("network", "trust", "syncing", "bundles"),
     *("errors", "limits", "clock", "files", "codec", "context", "syncing.reconcile", "trust.signing", "trust.rights"),
-    *("types", "documents", "texts", "record", "store", "changes", "entries", "indexing", "apply", "plain", "deleting"),
-    *("warm", "pending", "transaction", "trimming", "leaving"),
+    *("named", "types", "documents", "texts", "record", "store", "changes", "entries", "indexing"),
+    *("apply", "plain", "deleting", "warm", "pending", "transaction", "trimming", "leaving"),
     *("trust.statements", "trust.grants", "trust.control"),
     *("carrying", "thinning", "heirs", "forwarding", "moving"),
     *("values", "converting", "edits", "search", "fields", "annotations", "records", "collection", "schema"),
@@ -138,6 +138,7 @@ CALLERS = {  # of kernels: one each
     "existence": {"syncing.existence"},
     "fresh": {"record"},
     "merge": {"record"},
+    "named": {"named"},
     "numbers": {"sqlite.layout"},
     "plain": {"plain"},
     "read": {"record"},

@@ -3,7 +3,6 @@
 import math
 from collections import UserDict
 from datetime import date
-from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given
@@ -35,24 +34,6 @@ def test_rows_are_picked_from_as_a_whole():
     for other in (UserDict(row), [("a", "x")], None):
         assert plain.pick(other, ("a", "b", "c"), b"\x01\x02\x0b", 0) is None
     assert plain.pick({}, (), b"", 0) is None
-
-
-class Named(NamedTuple):
-    """A class of tuples, as those that keys are put into."""
-
-    number: int
-    scope: str
-    key: str
-    lives: bool
-
-
-def test_keys_are_named_as_a_class_of_tuples_names_them():
-    for keys in ([], ["a"], ["a", "b" * 99, "ä"]):
-        named = plain.name_each(Named, (3, "job/1"), keys, (True,))
-        assert named == [Named(3, "job/1", key, lives=True) for key in keys]
-        assert all(type(one) is Named for one in named)
-    with pytest.raises(TypeError, match="a tuple"):
-        plain.name_each(list, (), ["a"], ())
 
 
 def built(keys, records, *, ids=IDS, first=3, collection="things", table=(9, 41, COLUMNS, ABSENT), change=CHANGE):

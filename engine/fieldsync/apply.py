@@ -6,7 +6,7 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fieldsync import indexing, record
+from fieldsync import indexing, named, record
 from fieldsync.entries import runs_of
 from fieldsync.indexing import Gains
 from fieldsync.limits import MERGE_RECORDS_MAX
@@ -165,26 +165,27 @@ def _land(
 
 def land_new(writer: Writer, scope: Scope, news: list[NewRecords]) -> tuple[Scope, list[Touched]]:
     """As land, for records of which nothing is held: there is nothing to merge with, so they go straight in."""
-    places: dict[Dot, tuple[Arrival, list[Entry]]] = {}
+    entered: dict[Dot, tuple[Arrival, list[Entry]]] = {}
     touched: list[Touched] = []
     next_rows: dict[int, int] = {}
     for new in news:
         first = next_rows.get(new.collection) or writer.next_row(new.collection)
         next_rows[new.collection] = first + len(new.records)
-        numbers, keys, pieces = zip(*new.records, strict=True)
-        rows = [_row((first + i, scope.id, key, packed)) for i, (_, key, packed) in enumerate(new.records)]
-        writer.insert_rows(new.collection, rows)
+        numbers, keys, pieces = map(list, zip(*new.records, strict=True))
+        places = list(range(first, first + len(keys)))
+        writer.insert_rows(new.collection, named.of_columns(Row, len(keys), (places, scope.id, keys, pieces)))
         digest_key = record.digest_key(scope.name)
-        difference = record.digest_of_new(writer.dictionary, digest_key, list(pieces), new.collection_name, list(keys))
+        difference = record.digest_of_new(writer.dictionary, digest_key, pieces, new.collection_name, keys)
         scope = scope._replace(digest=record.add_digests(scope.digest, difference))
-        _, entries = places.setdefault(new.arrival.dot, (new.arrival, []))
+        _, entries = entered.setdefault(new.arrival.dot, (new.arrival, []))
         entries.extend(runs_of(new.collection, numbers, first))
-        touched.extend([touched_of((new.collection, scope.name, key, False, True, one)) for _, key, one in new.records])
+        told = new.collection, scope.name, keys, False, True, pieces
+        touched += named.of_columns(Touched, len(keys), told)
     writer.put_changes(
         scope.id,
         [
             ChangeRow(*arrival.dot, arrival.time, arrival.flags, arrival.parts, arrival.live, sorted(entries))
-            for arrival, entries in places.values()
+            for arrival, entries in entered.values()
         ],
     )
     writer.note_landed(Landed(scope.name, [], [], [], news))
@@ -217,10 +218,8 @@ def _edit(
     if edited is None:
         return None
     writer.update_rows(collection, edited.updates)
-    batch.touched += [
-        touched_of((collection, scope.name, name, True, True, packed))
-        for name, (_, packed) in zip(edited.keys, edited.updates, strict=True)
-    ]
+    told = collection, scope.name, edited.keys, True, True, [packed for _, packed in edited.updates]
+    batch.touched += named.of_columns(Touched, len(edited.keys), told)
     batch.gains.add_edited(collection, edited)
     return scope._replace(digest=record.add_digests(scope.digest, edited.difference))
 
@@ -251,7 +250,7 @@ def _settle(writer: Writer, scope: Scope, batch: _Batch, target: Target, outcome
         batch.deletes[collection].append(number)
     if live or row is not None:
         assert key is not None
-        batch.touched.append(touched_of((collection, scope.name, key, row is not None, bool(live), live)))
+        batch.touched.append(_touched((collection, scope.name, key, row is not None, bool(live), live)))
     batch.gains.add_merged(target, number, events, lives=bool(live))
     if headless or target.orphans:
         _settle_headless(writer, scope, batch, target, outcome, number)
@@ -290,6 +289,5 @@ def _write_rows(writer: Writer, batch: _Batch) -> None:
         writer.delete_orphans(batch.stale_orphans)
 
 
-# past the arguments of __new__, which for each of many rows cost more than the tuple
-_row: Callable[[tuple[int, int, str, bytes]], Row] = partial(tuple.__new__, Row)
-touched_of: Callable[[tuple[int, str, str, bool, bool, bytes]], Touched] = partial(tuple.__new__, Touched)
+# past the arguments of __new__, which for each of many records cost more than the tuple
+_touched: Callable[[tuple[int, str, str, bool, bool, bytes]], Touched] = partial(tuple.__new__, Touched)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from fieldsync import indexing, record
+from fieldsync import indexing, named, record
 from fieldsync._native import delete
 from fieldsync.apply import Touched
 from fieldsync.changes import REMOVING
 from fieldsync.errors import Corrupt
-from fieldsync.plain import name_each
 from fieldsync.store import ChangeRow, Dot, Entry
 
 if TYPE_CHECKING:
@@ -50,7 +49,8 @@ def land_deleted(writer: Writer, scope: Scope, going: Going, made: Deletion) -> 
     touched: list[Touched] = []
     for (collection, _), rows in going.items():
         writer.delete_rows(collection, [row[0] for row in rows])
-        touched += name_each(Touched, (collection, scope.name), [row[2] for row in rows], (True, False, b""))
+        told = collection, scope.name, [row[2] for row in rows], True, False, b""
+        touched += named.of_columns(Touched, len(rows), told)
     count = len(made.removals)
     entries = [Entry._make(run) for run in made.runs]
     change = ChangeRow(scope.author, scope.seq, scope.time, REMOVING, count, count, entries)

@@ -64,16 +64,12 @@ class Gathered:
         self.numbers: dict[str, int] = {}
         self.shapes: dict[str, Shape] = {}  # of those that have not just the declared fields
 
-    def put(self, number: int, key: str, values: tuple[Any, ...], shape: Shape | None) -> bool:
-        """Take a row in; whether in the place of an earlier one."""
-        is_repeated = key in self.values
-        self.values[key] = values
-        self.numbers[key] = number
+    def shape_as(self, key: str, shape: Shape | None) -> None:
+        """Note the shape of a row that was put in."""
         if shape is not None:
             self.shapes[key] = shape
-        elif self.shapes:
+        else:
             self.shapes.pop(key, None)
-        return is_repeated
 
     def shape(self, declared: Shape) -> Shape | None:
         """That of all rows; None where they have several."""
@@ -177,7 +173,8 @@ class _Loader:
 
     def take(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Load rows, and report which not and why."""
-        key_of, scope_of, usual, others = self._key, self._scope, self._collection.usual_kinds, len(self._address)
+        key_of, scope_of, pick = self._key, self._scope, plain.pick
+        (names, kinds), others = self._collection.usual_kinds, len(self._address)
         last = None  # the scope of the row before, mostly the same text; its rows are gathered in `batch`
         number = 0
         for number, row in enumerate(rows, 1):
@@ -185,7 +182,7 @@ class _Loader:
                 key, scope = key_of(row), scope_of(row)
                 if scope is not last or type(key) is not str or not (key.isascii() and 0 < len(key) <= KEY_BYTES_MAX):
                     check_names(scope, key)
-                values, shape = plain.pick(row, *usual, others), None
+                values, shape = pick(row, names, kinds, others), None
                 if values is None:
                     values, shape = self._checked(row)
             except (DataError, TypeError, ValueError, KeyError) as error:
@@ -193,10 +190,13 @@ class _Loader:
                 continue
             if scope is not last:
                 batch, last = self._waiting.setdefault(scope, Gathered()), scope
-            if batch.put(number, key, values, shape):
+            if key in batch.values:
                 self.report.repeated += 1
-                continue
-            self._waiting_rows += 1
+            else:
+                self._waiting_rows += 1
+            batch.values[key], batch.numbers[key] = values, number  # in the place of an earlier one
+            if shape is not None or batch.shapes:
+                batch.shape_as(key, shape)
             if len(batch.values) >= CHANGE_RECORDS_MAX or self._waiting_rows >= LOAD_BUFFER_ROWS_MAX:
                 self._move(max(self._waiting, key=lambda name: len(self._waiting[name].values)), number)
                 last = None

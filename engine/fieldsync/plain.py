@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fieldsync import record
+from fieldsync import named, record
 from fieldsync._native import plain
-from fieldsync._native.plain import name_each, pick
+from fieldsync._native.plain import pick
 from fieldsync.apply import Arrival, Landed, NewRecords, Touched
 from fieldsync.store import ChangeRow, Entry
 
 if TYPE_CHECKING:
     from fieldsync.store import Scope, Writer
 
-__all__ = ["Batch", "Built", "build", "land_built", "name_each", "pick"]
+__all__ = ["Batch", "Built", "build", "land_built", "pick"]
 
 
 class Batch(NamedTuple):
@@ -77,7 +77,8 @@ def land_built(
         entries.append(Entry(batch.collection, n, rows[0][0], len(rows)))
         n += len(rows)
         scope = scope._replace(digest=record.add_digests(scope.digest, built.digest))
-        touched += name_each(Touched, (batch.collection, scope.name), batch.keys, (False, True, b""))
+        told = batch.collection, scope.name, batch.keys, False, True, b""
+        touched += named.of_columns(Touched, len(batch.keys), told)
     dot = scope.author, scope.seq
     writer.put_changes(scope.id, [ChangeRow(*dot, scope.time, 0, parts, parts, sorted(entries))])
     if writer.is_audited():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import apsw
 
+from fieldsync import named
 from fieldsync.changes import REMOVING
 from fieldsync.context import Context
 from fieldsync.limits import LOOKUPS_MAX, SCAN_ROWS_TARGET
@@ -21,7 +22,7 @@ from fieldsync.sqlite.layout import load_change, record_table
 from fieldsync.store import KILLS, ChangeRow, CollectionRow, Entry, OrphanRow, Pair, Row, Scope, TrashRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fieldsync.record import Dictionary, Removal
     from fieldsync.sqlite.store import Schema, SQLiteStore
@@ -132,7 +133,7 @@ class SQLiteReader(ForwardsReader, GoneReader, Inspector):
 
     def _rows(self, collection: int, found: Iterable[Any]) -> list[Row]:
         """The rows of records that SQL found, as (number, scope, key, cells), whole."""
-        rows = list(map(_row, found))
+        rows = named.of_rows(Row, list(found))
         return tails.with_tails(self._db, self.dictionary, collection, rows) if self._tables().has_tails else rows
 
     def by_key(self, collection: int, scope: int, keys: Sequence[str]) -> list[Row]:
@@ -430,9 +431,6 @@ def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
 @lru_cache(maxsize=256)
 def _at_key(collection: int) -> str:
     return f"SELECT _id, _scope, _key, _cells FROM {record_table(collection)} WHERE _scope=? AND _key=?"
-
-
-_row: Callable[[Any], Row] = partial(tuple.__new__, Row)  # what Row._make does, in C, for each of many rows
 
 
 def _scope(row: Any) -> Scope:

@@ -43,9 +43,10 @@ class Form:
     """How one collection's records are written: SQL, and which values its columns hold."""
 
     def __init__(self, row: CollectionRow, table: str) -> None:
-        names = "".join(f", {quote(name)}" for name, *_ in row.columns)
-        into = f"INTO {table}(_id, _scope, _key{names}, _cells, _room)"
-        values = f"VALUES(?, ?, ?{', ?' * len(row.columns)}, ?, {ROOM})"
+        names = "".join(f",{quote(name)}" for name, *_ in row.columns)
+        # short, for the driver looks a statement up by its text, of each row
+        into = f"INTO {table}(_id,_scope,_key{names},_cells,_room)"
+        values = f"VALUES(?,?,?{',?' * len(row.columns)},?,{ROOM})"
         self.insert = f"INSERT {into} {values}"
         self.insert_new = f"INSERT OR IGNORE {into} {values}"
         columns = "".join(f"{quote(name)}=?{place}, " for place, (name, *_) in enumerate(row.columns, 2))

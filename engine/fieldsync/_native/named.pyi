@@ -1,0 +1,6 @@
+from typing import Any, TypeVar
+
+_T = TypeVar("_T", bound=tuple[Any, ...])
+
+def of_columns(kind: type[_T], count: int, columns: tuple[Any, ...]) -> list[_T]: ...
+def of_rows(kind: type[_T], rows: list[tuple[Any, ...]]) -> list[_T]: ...
