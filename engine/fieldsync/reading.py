@@ -137,6 +137,9 @@ class Query(Generic[R]):
                 _, digest = news.digests.get(scope, UNKNOWN)
                 records = _records(collection, reader, scope, some, digest)
                 found = {one.key: one for one in self._plan.matching(records)}
+                if len(found) == len(some) and all(one.before for one in some):  # mostly
+                    event.updated.extend([found[one.key] for one in some])
+                    continue
                 for _, _, key, before, _, _ in some:
                     if key in found:
                         (event.updated if before else event.created).append(found[key])

@@ -26,7 +26,7 @@ from fieldsync.limits import (
 from fieldsync.store import HEADLESS
 from fieldsync.transaction import LocalChange, check_names, mint_name
 from fieldsync.trimming import trim
-from fieldsync.trust.rights import EVERYTHING, Rights, Trust, trust_all
+from fieldsync.trust.rights import CONTROL, EVERYTHING, Rights, Trust, trust_all
 from fieldsync.watch import News, Watches
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ class WriteBatch:
         self.received += taken.changes
         self.ahead += taken.ahead
         self.note(scope, taken.touched, taken.dots)
+
+    def changed(self) -> int:
+        """How many records were touched, but those that the organisation itself is made of."""
+        scopes = [one.scope for one in self.touched]
+        return len(scopes) - scopes.count(CONTROL)
 
     def note(self, scope: str, touched: list[Touched], dots: Context) -> None:
         """Remember what changes that landed have to tell the watches."""

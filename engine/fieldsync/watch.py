@@ -96,11 +96,12 @@ class Watch:
 def _as_one(commits: Collection[News]) -> News:
     """Several commits as one: what was there before the first, and after the last."""
     every = [one for news in commits for one in news.touched]
-    merged = {one[:3]: one for one in every}
-    if len(merged) < len(every):
+    if len({one.key for one in every}) < len(every):
+        merged = {one[:3]: one for one in every}
         for one in reversed(every):
             merged[one[:3]] = merged[one[:3]]._replace(before=one.before)
-    return News(list(merged.values()), _joined([news.digests for news in commits]))
+        every = list(merged.values())
+    return News(every, _joined([news.digests for news in commits]))
 
 
 def _joined(every: Iterable[Mapping[str, tuple[bytes, bytes]]]) -> Mapping[str, tuple[bytes, bytes]]:

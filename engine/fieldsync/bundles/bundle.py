@@ -313,7 +313,7 @@ class _Taker:
                 batch.note(name, [], believed.context)
             writer.save_scope(scope)
         self.is_over = message.done
-        self._report.records_changed += sum(one.scope != CONTROL for one in batch.touched)
+        self._report.records_changed += batch.changed()
         self._tell(message)
 
     def _check_authors(self, writer: Writer, scope: Scope, giver: Context) -> None:

@@ -112,5 +112,5 @@ def _land(
         after = exchange.state_of(writer, scope)
     if name == CONTROL:  # counts are of the app's records
         return Landed(known[0], giver, before, after, 0, 0, 0)
-    records = sum(one.scope != CONTROL for one in batch.touched)
+    records = batch.changed()
     return Landed(known[0], giver, before, after, batch.received, batch.ahead, records)

@@ -101,7 +101,7 @@ class Landing:
             return  # a report is of the app's records
         self._report.changes_received += batch.received
         self._report.changes_ahead += batch.ahead
-        self._report.records_changed += sum(one.scope != CONTROL for one in batch.touched)
+        self._report.records_changed += batch.changed()
 
     def _land(self, batch: WriteBatch, shared: Shared, chunk: Chunk | None, trust: Trust) -> Scope:
         """Write a chunk; returns the scope, not yet saved."""
