@@ -4,8 +4,9 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
 
+from tuples cimport new_tuple
+
 cdef extern from "Python.h":
-    object PyType_GenericAlloc(type kind, Py_ssize_t items)
     bint PyObject_IS_GC(object value)
     void PyObject_GC_UnTrack(object value)
 
@@ -35,7 +36,7 @@ def of_columns(type kind not None, Py_ssize_t count, tuple columns not None):
     if not issubclass(kind, tuple):
         raise TypeError("what is named is a tuple")
     for row in range(count):
-        one = PyType_GenericAlloc(kind, width)
+        one = new_tuple(kind, width)
         is_leaf = True
         for place in range(width):
             is_leaf &= put(one, place, cell(<object>PyTuple_GET_ITEM(columns, place), row))
@@ -57,7 +58,7 @@ def of_rows(type kind not None, list rows not None):
         if not PyTuple_Check(row):
             raise TypeError("a row is a tuple")
         width = PyTuple_GET_SIZE(row)
-        one = PyType_GenericAlloc(kind, width)
+        one = new_tuple(kind, width)
         is_leaf = True
         for place in range(width):
             is_leaf &= put(one, place, <object>PyTuple_GET_ITEM(row, place))

@@ -351,7 +351,7 @@ def test_phases_read_well():
 
 
 @pytest.mark.parametrize(
-    ("seconds_ago", "left", "renewed_at"), [(40, 30, 160), (99.9, 30, 100.1), (100, 100, 200), (-50, 30, 200)]
+    ("seconds_ago", "left", "renewed_at"), [(40, 30, 160), (99.9, 30, 100.1), (100, 100, 200), (-50, 100, 200)]
 )
 def test_a_budget_goes_on_where_it_was_left_while_its_period_lasts(seconds_ago, left, renewed_at):
     budget = Budget(100, period_seconds=100)
@@ -360,3 +360,9 @@ def test_a_budget_goes_on_where_it_was_left_while_its_period_lasts(seconds_ago, 
     assert budget.renewed_at == pytest.approx(renewed_at)
     budget.use(5)
     assert budget.kept(101) == (105 - left, pytest.approx(101 - (renewed_at - 100)))
+
+
+@pytest.mark.parametrize("wrong", [(-1, 10), (5, 0), (5, -1), (5, math.inf), (5, math.nan)])
+def test_a_budget_that_says_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match="a budget is"):
+        Budget(*wrong)

@@ -176,6 +176,16 @@ def test_a_transaction_deletes_as_many_as_it_may_change(db):
             tx.delete(Visit, *keys, scope="west")
     assert len(keys_of(db)) == len(KEYS) - 1 + CHANGE_RECORDS_MAX
     with db.write() as tx:
+        tx.create(Visit, scope="east", key="other", place="")
+    with db.write() as tx:
+        drafted = tx.get(Visit, "other")
+        with pytest.raises(fs.LimitExceeded, match="at most 1000 records"):
+            tx.delete(Visit, "other", KEYS[1], *keys)  # of two scopes, of which one has room
+        drafted.place = "still here"
+    assert db[Visit].get("other").place == "still here"
+    with db.write() as tx:
+        tx.delete(Visit, "other")
+    with db.write() as tx:
         tx.delete(Visit, *keys[1:], scope="west")
         tx.delete(Visit, keys[0])
     assert keys_of(db) == {("west", key) for key in KEYS[1:]}
@@ -192,3 +202,25 @@ def test_the_log_has_each_removal(db, count):
     with db.replica.store.reading() as reader:
         logged = [key for (key,) in reader._db.execute("SELECT key FROM fs_removal")]
     assert (len(logged), set(logged)) == (count, keys)
+
+
+def test_names_that_only_look_like_a_key_delete_nothing(db):
+    with db.write() as tx:
+        for key in ("\U0001f600", "é"):
+            tx.create(Visit, scope="west", key=key, place="")
+    with db.write() as tx, pytest.raises(fs.NotFound):
+        tx.delete(Visit, "\ud83d\ude00", "é", scope="west")  # the halves of a character, which JSON puts together
+    with db.write() as tx:
+        tx.delete(Visit, "\U0001f600", "é", scope="west")
+    assert not keys_of(db) & {("west", "\U0001f600"), ("west", "é")}
+
+
+def test_a_transaction_that_is_closed_in_its_block_says_so_and_writes_nothing(db):
+    def close_early():
+        with db.write() as tx:
+            tx.update(Visit, "a", scope="west", place="here")
+            tx.close()
+
+    with pytest.raises(fs.DataError, match="is over"):
+        close_early()
+    assert db[Visit].get("a", scope="west").place != "here"

@@ -1,6 +1,8 @@
 """Chunks in parts: what came before a cut is not sent again, and nothing but bytes depends on what was kept."""
 
+import zlib
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 import msgpack
@@ -8,6 +10,7 @@ import pytest
 from tests.simulation.audit import audit
 from tests.talking import Talk, check_usable, open_replica, state
 
+from fieldsync import changes
 from fieldsync.database import Database
 from fieldsync.errors import DecodeError, ProtocolError
 from fieldsync.limits import BEGUN_CHUNKS_MAX, FRAME_BYTES_MAX
@@ -321,3 +324,13 @@ def test_a_lie_about_what_was_begun_gets_a_stream_from_the_begin(both, cells):
     assert said[0].cells == 30
     for side in sides:
         side.close()
+
+
+def test_columns_of_prose_and_of_numbers_are_compressed_as_suits_them():
+    prose = Path(__file__).with_name("test_parting.py").read_bytes()
+    numbers = b"".join((n * 7919 % 65_536).to_bytes(2, "little") for n in range(4_000))
+    streams = [b""] * len(changes.STREAMS) + [prose, numbers]
+    *_, (_, text), (_, packed) = found = changes.compress(streams)
+    assert len(text) <= len(zlib.compress(prose, 6))
+    assert len(packed) <= len(zlib.compress(numbers, 6))
+    assert changes.decompress(found) == streams

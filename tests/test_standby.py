@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -59,6 +60,29 @@ def test_who_stands_by_waits_for_the_port_too(network):
         assert (first.port, second.port) == (port, None)
         first.close()
         eventually(lambda: second.port == port)
+
+
+def test_who_cannot_work_in_the_place_of_another_says_why_and_leaves_it_to_a_third(network):
+    ada, port = network.open("ada"), agent_port()
+    taken = socket.create_server(("127.0.0.1", port))
+    with Agent(ada) as first, taken, Agent(ada, listen=("127.0.0.1", port)) as second:
+        assert second.status.code == Reason.STANDING_BY
+        first.close()
+        eventually(lambda: second.status.code == Reason.FAILED)
+        assert str(port) in second.status.why_not
+        with Agent(ada) as third:
+            eventually(lambda: third.status.code == Reason.NOBODY)
+            eventually(lambda: second.status.code == Reason.STANDING_BY)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without forks")
+def test_a_place_that_was_left_is_free_though_a_child_has_its_file_open(tmp_path):
+    place, other = Place(str(tmp_path / "a.db")), Place(str(tmp_path / "a.db"))
+    assert place.take()
+    with os.fdopen(os.dup(place._file)):  # as a child has it that was forked meanwhile
+        assert not other.take()
+        place.leave()
+        assert other.take()
 
 
 def test_the_place_of_an_agent_that_was_killed_is_free(network):

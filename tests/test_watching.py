@@ -6,6 +6,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from time import sleep
 
@@ -67,6 +68,46 @@ def test_a_watch_hears_what_a_sync_brings(db, other, heard):
         tx.delete(Order, "b")
     other.sync(db)
     assert heard.next() == ([], ["a"], [("job/7", "b")])
+
+
+def test_a_watch_hears_what_another_process_wrote_before_this_one_synced(path, db, heard):
+    fill(db, a="Acme")
+    with fs.open(path, Order) as beside, fs.open(path.with_name("peer.db"), Order) as peer:
+        peer.enter("job/7")
+        db.sync(peer)
+        db[Order].watch(heard)
+        time.sleep(3 * watches.WATCH_POLL_SECONDS)  # it has looked at the file
+        for turn in range(3):
+            with beside.write() as tx:
+                tx.update(Order, "a", customer=f"Acme {turn}")
+            beside.sync(peer)
+            fill(peer, **{f"new{turn}": "Bolt"})
+            db.sync(peer)  # joins what the file has by now, and the watch has not heard of
+            told = set()
+            while not told >= {f"new{turn}", "a"}:  # in one event, or two
+                created, updated, _ = heard.next()
+                told |= {*created, *updated}
+
+
+def test_records_that_wait_for_a_slow_watcher_are_held_up_to_a_bound(db, monkeypatch):
+    monkeypatch.setattr(watches, "WATCH_QUEUE_BYTES_MAX", 1_000)
+    scheduled, events = queue.Queue(), []
+    watch = db[Order].watch(events.append, via=scheduled.put)
+    fill(db, a="Acme" * 90)
+    deliver = scheduled.get(timeout=10)
+    for number in range(9):
+        with db.write() as tx:
+            tx.update(Order, "a", customer="Acme" * 90 + str(number))
+        assert sum(len(one.packed) for news in watch._pending for one in news.touched) <= 1_000
+    deliver()
+    assert [record.customer for event in events for record in event.created][-1].endswith("8")
+
+
+def test_what_others_wrote_between_commits_is_read_though_a_later_one_does_not_know_what_was_before():
+    ours = [{"s": (b"a0", b"a1")}, {"s": (b"b1", b"b2")}, {"s": (b"", b"d")}, {"s": (b"d", b"e")}]
+    for few in range(2, 5):
+        assert watches._joined(ours[:few])["s"] == watches.UNKNOWN
+    assert watches._joined(ours[2:])["s"] == (b"", b"e")
 
 
 WRITER = """

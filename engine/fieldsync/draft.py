@@ -163,6 +163,8 @@ class Draft:
 
     def close(self) -> None:
         """Refuse further writes: the transaction is over."""
+        if self._over:
+            return
         self._over = True
         del self.record  # which has the draft: as a ring, both would wait for the garbage collector
         for shared in self.collection.shared:

@@ -182,6 +182,7 @@ REMEMBERED_CHARS_MAX = 64  # characters of a text whose value is remembered
 
 # Watches
 WATCH_QUEUE_EVENTS_MAX = 256  # then events coalesce
+WATCH_QUEUE_BYTES_MAX = 8 << 20  # of records at hand that wait to be told to one watch; then they are read again
 WATCH_POLL_SECONDS = 0.25  # how soon commits of other processes are seen
 
 # Reconciliation

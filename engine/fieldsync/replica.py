@@ -51,7 +51,8 @@ class WriteBatch:
         self._changes: dict[str, LocalChange] = {}
         self.touched: list[Touched] = []
         self.received = self.ahead = 0  # changes of a peer's; those of them stamped far ahead of the wall clock
-        self.dots: dict[str, Context] = {}
+        self.dots: dict[str, Context] = {}  # changes that came, or were said to be here, by scope
+        self.told: dict[str, Context] = {}  # those of them of which `touched` tells
         self.rights: Rights = EVERYTHING  # of who brings what is written
 
     def is_heard(self, author: bytes, seq: int) -> bool:
@@ -86,7 +87,12 @@ class WriteBatch:
     def note(self, scope: str, touched: list[Touched], dots: Context) -> None:
         """Remember what changes that landed have to tell the watches."""
         self.touched.extend(touched)
-        self.dots[scope] = self.dots[scope] | dots if scope in self.dots else dots
+        self.told[scope] = self.told[scope] | dots if scope in self.told else dots
+        self.join(scope, dots)
+
+    def join(self, scope: str, context: Context) -> None:
+        """Remember that these changes are here now; some are another process's, which watches have yet to hear of."""
+        self.dots[scope] = self.dots[scope] | context if scope in self.dots else context
 
 
 class Replica:
@@ -131,7 +137,7 @@ class Replica:
     @contextmanager
     def writing(self) -> Iterator[WriteBatch]:
         """A write transaction; durable at the end of the block, undone whole by an exception. Watches hear of it."""
-        dots: dict[str, Context] = {}
+        told: dict[str, Context] = {}
         try:
             with self.store.writing() as writer:
                 batch = WriteBatch(writer)
@@ -150,10 +156,10 @@ class Replica:
                     from fieldsync.recording import record_landed
 
                     record_landed(writer, self.wall_ms())
-                dots = batch.dots
-                self._tell(dots)  # before others can see them in the file
+                told = batch.told
+                self._tell(told)  # before others can see them in the file
         except BaseException:
-            self._take_back(dots)
+            self._take_back(told)
             raise
         if batch.touched:
             self.watches.announce(News(batch.touched, writer.digests))

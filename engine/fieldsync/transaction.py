@@ -89,7 +89,7 @@ class LocalChange:
             for pending in [self.at(collection, collection_name, row.key, row) for row in rows]:
                 pending.delete()
             return
-        self._check_room(sum(map(len, self.going.values())) + len(rows))
+        self.check_room(len(rows))
         self.going.setdefault((collection, collection_name), []).extend(rows)
 
     def _part(self) -> None:
@@ -101,13 +101,14 @@ class LocalChange:
 
     def add(self, collection: int, collection_name: str, key: str, row: Row | None) -> Pending:
         """Begin what is pending for a key whose row is known."""
-        self._check_room(len(self.pending) + 1)
+        self.check_room(1)
         pending = Pending(collection, collection_name, key, row)
         self.pending[collection, key] = pending
         return pending
 
-    def _check_room(self, count: int) -> None:
-        if count > CHANGE_RECORDS_MAX:
+    def check_room(self, count: int) -> None:
+        """LimitExceeded where so many records more would be too many."""
+        if len(self.pending) + sum(map(len, self.going.values())) + count > CHANGE_RECORDS_MAX:
             raise LimitExceeded(
                 f"a transaction changes at most {CHANGE_RECORDS_MAX} records of a scope; "
                 "use db.load(...) for more, it commits in batches"

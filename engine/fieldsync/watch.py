@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from fieldsync.limits import WATCH_POLL_SECONDS, WATCH_QUEUE_EVENTS_MAX
+from fieldsync.limits import WATCH_POLL_SECONDS, WATCH_QUEUE_BYTES_MAX, WATCH_QUEUE_EVENTS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -46,17 +46,19 @@ class Watch:
         self._callback = callback
         self._via = via
         self._pending: deque[News] = deque()
+        self._bytes = 0  # of the records that these hold
         self._lock = threading.Lock()
         self._scheduled = False
         self._closed = False
 
-    def push(self, news: News) -> None:
-        """Queue a commit. Past the bound, all that is queued becomes one, of which the records are read again."""
+    def push(self, news: News, size: int) -> None:
+        """Queue a commit, with records of so many bytes. Past a bound, all becomes one, and records are read again."""
         with self._lock:
-            if len(self._pending) >= WATCH_QUEUE_EVENTS_MAX:
-                every = [one._replace(packed=b"") for one in _as_one(self._pending).touched]
-                self._pending = deque([News(every, {})])
             self._pending.append(news)
+            self._bytes += size
+            if len(self._pending) > WATCH_QUEUE_EVENTS_MAX or self._bytes > WATCH_QUEUE_BYTES_MAX:
+                every = [one._replace(packed=b"") for one in _as_one(self._pending).touched]
+                self._pending, self._bytes = deque([News(every, {})]), 0
 
     def run(self) -> None:
         """Hand over what is queued, unless that has been scheduled already."""
@@ -77,6 +79,7 @@ class Watch:
                     return
                 news = _as_one(self._pending)  # a record that came and went unseen is no news
                 self._pending.clear()
+                self._bytes = 0
             try:
                 event = self._describe(news)
                 if event:
@@ -110,7 +113,7 @@ def _joined(every: Iterable[Mapping[str, tuple[bytes, bytes]]]) -> Mapping[str, 
     for digests in every:
         for scope, (before, after) in digests.items():
             first, last = joined.get(scope, (before, before))
-            joined[scope] = (first, after) if last == before else UNKNOWN
+            joined[scope] = (first, after) if scope not in joined or (last == before != b"") else UNKNOWN
     return joined
 
 
@@ -150,9 +153,10 @@ class Watches:
     def announce(self, news: News) -> None:
         """Queue a commit for every watch."""
         if news.touched and self._watches:
+            size = sum([len(one.packed) for one in news.touched])
             with self._lock:
                 for watch in self._watches:
-                    watch.push(news)
+                    watch.push(news, size)
             self._wake.set()
 
     def _loop(self) -> None:

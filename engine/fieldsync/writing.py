@@ -86,12 +86,18 @@ class Transaction:
             draft.assign(name, value)
 
     def delete(self, of: type[Record] | str, /, *keys: str, scope: str | None = None) -> None:
-        """Delete records; many together are looked up at once. NotFound, AmbiguousKey as get: then none is deleted."""
+        """Delete records; many together are looked up at once.
+
+        NotFound and AmbiguousKey as get, LimitExceeded for more than a transaction may change: then none is deleted.
+        """
         collection = self._collection(of)
         known, fresh = self._met(collection, keys)
         drafts = [self._draft(collection, key, scope) for key in known]
         going = find_to_delete(self._open_batch().writer, collection, fresh, scope)
-        for pending in [self._pending_of(draft) for draft in drafts]:
+        begun = [self._pending_of(draft) for draft in drafts]
+        for name, rows in going.items():
+            self._open_batch().scope(name).check_room(len(rows))
+        for pending in begun:
             pending.delete()
         for draft in drafts:
             self._drafts[collection.name, draft.record.key][draft.record.scope] = None
@@ -253,6 +259,7 @@ class Transaction:
         """What is pending for the record of a draft."""
         pending = self._created.get(draft)
         if pending is None:
+            self._open_batch()  # DataError, which says more than that the draft is closed
             face = draft.record
             pending = self._pending(draft.collection, face.scope, face.key, self._found[draft])
         return pending
@@ -284,7 +291,7 @@ def find_to_delete(writer: Writer, collection: Collection, keys: list[str], scop
     known, held = writer.collection(collection.name), writer.scope(scope) if scope is not None else None
     if known is not None and held is not None and set(map(type, keys)) == {str}:
         rows = writer.by_key(known.id, held.id, keys)
-        if len(rows) == len(keys):
+        if len(rows) == len(keys) and ("".join(keys).isascii() or {row.key for row in rows} == set(keys)):
             return {held.name: rows}  # nearly always
     every = find_each(writer, collection, keys, scope)
     found: dict[str, list[Row]] = {}

@@ -310,7 +310,7 @@ class _Taker:
                     scope, touched = existence.drop(writer, scope, self._gone, self._trust, wall_ms)
                     batch.note(name, touched, Context())
                 scope = taking.finish(writer, scope, believed)
-                batch.note(name, [], believed.context)
+                batch.join(name, believed.context)
             writer.save_scope(scope)
         self.is_over = message.done
         self._report.records_changed += batch.changed()

@@ -257,6 +257,11 @@ class Budget:
     _used: int = field(default=0, init=False)
     _since: float = field(default=-math.inf, init=False)
 
+    def __post_init__(self) -> None:
+        """ValueError for a budget that says nothing."""
+        if self.bytes_max < 0 or not 0 < self.period_seconds < math.inf:
+            raise ValueError("a budget is a number of bytes, and of seconds in which they may be used")
+
     def left(self, now: float) -> int:
         """How many bytes may still be used in this period."""
         if now >= self.renewed_at:
@@ -264,9 +269,12 @@ class Budget:
         return max(self.bytes_max - self._used, 0)
 
     def resume(self, used: int, seconds_ago: float, now: float) -> None:
-        """Go on with a period that began so long ago, if it still lasts; by a clock that was set back it begins now."""
-        if seconds_ago < self.period_seconds:
-            self._since, self._used = now - max(seconds_ago, 0.0), used
+        """Go on with a period that began so long ago, if it still lasts.
+
+        One that begins in the future is over: a device whose clock starts anew with it would never be done with it.
+        """
+        if 0 <= seconds_ago < self.period_seconds:
+            self._since, self._used = now - seconds_ago, used
 
     def kept(self, now: float) -> tuple[int, float]:
         """What is used of this period, and how many seconds ago it began."""

@@ -7,6 +7,7 @@ Of bytes that have come and not been taken, the connection that holds the most g
 
 from __future__ import annotations
 
+import errno
 import gc
 import socket
 import ssl
@@ -95,21 +96,38 @@ class Door(socket.socket):
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection; where too many are outside, the one that has waited longest has to go."""
-        plain, address = super().accept()
+        try:
+            plain, address = super().accept()
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._outside:
+                raise
+            self._turn_away()
+            raise BlockingIOError from None  # once more, when the loop has closed that one
         guest = _Guest(fileno=plain.detach())
         number = guest.fileno()
         guest.leave = lambda: self._note(number, address)
         _coming.set(guest)  # the loop makes its task for this connection next, which runs in a copy of this context
         while len(self._outside) >= HANDSHAKES_MAX:
-            oldest = next(iter(self._outside.values()))
-            oldest.stopped = Stopped.CROWDED
-            oldest.leave()
-            with suppress(OSError):
-                oldest.shutdown(socket.SHUT_RDWR)  # its transport notices, and closes it
-            if self.stopped[Stopped.CROWDED] % (HANDSHAKES_MAX // 2) == 0:
-                gc.collect()  # a handshake that failed is a cycle of objects, with buffers of some 300 KB
+            self._turn_away()
         self._outside[number] = guest
         return guest, address
+
+    def _turn_away(self) -> None:
+        """Have the one who has waited longest go."""
+        oldest = next(iter(self._outside.values()))
+        oldest.stopped = Stopped.CROWDED
+        oldest.leave()
+        with suppress(OSError):
+            oldest.shutdown(socket.SHUT_RDWR)  # its transport notices, and closes it
+        if self.stopped[Stopped.CROWDED] % (HANDSHAKES_MAX // 2) == 0:
+            gc.collect()  # a handshake that failed is a cycle of objects, with buffers of some 300 KB
+
+    def shut(self) -> None:
+        """Let nobody else in: who is outside goes, and does not hold up who closes a server."""
+        for guest in list(self._outside.values()):
+            guest.leave()
+            with suppress(OSError):
+                guest.shutdown(socket.SHUT_RDWR)
 
     def _note(self, number: int, address: Any) -> None:
         """A guest goes; if he was not let in, say so."""

@@ -105,6 +105,7 @@ class Keeper:
         self._looking = asyncio.Lock()
         self._place = Place(replica.store.path)
         self._is_standing_by = False
+        self._blocked = ""  # why this one cannot work in the place of an agent that has ended
         self._paid = asyncio.Event()  # some more of the budget is used than is written down
         for address in filter(None, (plan.hub, *plan.peers)):
             self._links[address] = _Link([address], is_named=True)
@@ -117,11 +118,14 @@ class Keeper:
         try:
             while not stop.is_set():
                 try:
+                    self._blocked = ""
                     if self._place.take():
                         return await self._live(ready, stop)
-                except OSError:  # a port that is taken is told at once, or else may be free before long
+                except OSError as error:  # a port that is taken is told at once, or else may be free before long
                     if not self._is_standing_by:
                         raise
+                    self._place.leave()  # to one that needs no such port
+                    self._blocked = str(error)
                 self._is_standing_by = True
                 ready()
                 self._on_change()
@@ -177,7 +181,7 @@ class Keeper:
             if one.phase is not Phase.COVERED
         ]
         lan = self._discovery.why_not if self._discovery is not None else ""
-        return Status(peers, pending, lan, self._is_standing_by)
+        return Status(peers, pending, lan, self._is_standing_by, self._blocked)
 
     def _label(self, name: str) -> str:
         """What people call a peer: its address where they configured that, else the name of the device."""
@@ -373,6 +377,8 @@ class Keeper:
                 report = await line.sync(session, pay)
             finally:
                 pay(session.report)
+                if self._plan.budget is not None:
+                    await asyncio.to_thread(self._write_down, self._plan.budget)
             await asyncio.to_thread(self._obey)
         except Exception as error:
             if link.line is line:  # else the line ended first, and told why
@@ -431,6 +437,9 @@ class Keeper:
             is_partial, is_crowded = bool(report.apart), bool(report.superseded)
             self._agenda.session_over(name, clock(), is_partial=is_partial, is_crowded=is_crowded)
             self._tell_lapsed(name, line)
+            refused = next((one for one in report.refusals if one.is_ours), None)
+            if refused is not None and not line.lapsed:
+                self._agenda.note(name, str(refused), refused.code)
 
     def _tell_lapsed(self, name: str, line: Line) -> None:
         """A session with somebody who may be told nothing, or may tell nothing here, went well and brought nothing."""

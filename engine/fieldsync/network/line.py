@@ -97,6 +97,7 @@ class Line:
         self._on_over = on_over
         self._idle_seconds = idle_seconds
         self._talk: _Talk | None = None
+        self._is_failed = False  # the last one has
         self._holding: asyncio.Task[None] | None = None
         self._nudging: asyncio.Task[None] | None = None
         self._doubting: asyncio.Task[None] | None = None
@@ -154,6 +155,8 @@ class Line:
         self._on_news()
 
     async def _take(self, frame: bytes) -> None:
+        if self._is_failed:
+            return  # of the session that failed: it was on its way
         talk = self._talk
         if talk is not None and talk.session.finished:
             if not talk.session.report.complete:
@@ -244,6 +247,7 @@ class Line:
             if talk.session.met is not None:
                 self.known = Known.after(talk.session.met, is_dialer=self.is_dialer)
             self._talk = None
+            self._is_failed = failed is not None  # and no other one is begun: the line ends
             talk.over.set()
         if isinstance(failed, FieldsyncError) and not self._ended.done():
             await self._refuse(failed)

@@ -80,6 +80,7 @@ class Listener:
             finally:
                 self._is_stopping = True
                 await self.lines.close()
+                self.door.shut()
 
     async def drain(self, seconds: float) -> None:
         """Begin no more sessions, and wait so long for those that are held."""

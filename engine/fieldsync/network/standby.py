@@ -46,6 +46,8 @@ class Place:
         """Let the next one take it."""
         if self._file is not None:
             with suppress(OSError):
+                _unlock(self._file)  # which a child that was forked meanwhile has open, too
+            with suppress(OSError):
                 os.close(self._file)
             self._file = None
 
@@ -64,8 +66,15 @@ if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
         except PermissionError:
             raise BlockingIOError from None
+
+    def _unlock(file: int) -> None:
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
 else:
     import fcntl
 
     def _lock(file: int) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(file: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_UN)

@@ -34,6 +34,7 @@ class Status:
     pending: int  # changes here, own and relayed, that no hub is known to have
     lan: str = ""  # why no peers can be found on the local network; empty where they can, or are not looked for
     is_standing_by: bool = False  # another agent keeps this file in sync; this one waits for its end
+    blocked: str = ""  # that one has ended, and why this one cannot work in its place
 
     @property
     def is_connected(self) -> bool:
@@ -51,7 +52,7 @@ class Status:
         if self._is_syncing:
             return ""
         if self.is_standing_by:
-            return tell(Reason.STANDING_BY)
+            return self.blocked or tell(Reason.STANDING_BY)
         reasons = [f"{peer.name}: {peer.why_not}" for peer in self.peers if peer.why_not]
         return "; ".join(filter(None, [*reasons, self.lan])) or tell(self._nobody)
 
@@ -61,7 +62,7 @@ class Status:
         if self._is_syncing:
             return ""
         if self.is_standing_by:
-            return Reason.STANDING_BY
+            return Reason.FAILED if self.blocked else Reason.STANDING_BY
         codes = [peer.code for peer in self.peers if peer.code]
         return codes[0] if codes else Reason.NO_MULTICAST if self.lan else self._nobody
 

@@ -108,7 +108,7 @@ def _land(
             raise _Refused
         scope = taking.finish(writer, scope, declared)
         writer.save_scope(scope)
-        batch.note(name, [], giver)
+        batch.join(name, giver)
         after = exchange.state_of(writer, scope)
     if name == CONTROL:  # counts are of the app's records
         return Landed(known[0], giver, before, after, 0, 0, 0)

@@ -143,7 +143,7 @@ class Landing:
             batch.note(shared.name, touched, Context())
             removed = sum(not one.after for one in touched)
         scope = taking.finish(writer, scope, believed)
-        batch.note(shared.name, [], believed.context)
+        batch.join(shared.name, believed.context)
         writer.save_scope(scope)
         replaced = mending.give_way(batch, shared.name, known, now_ms) if known is not None and gives_way else 0
         if shared.mended is not None:

@@ -73,6 +73,7 @@ class Desk:
         ):
             background.ready()
             await background.stop.wait()
+            self._door.shut()
 
     async def _hold(self, connection: Any) -> None:
         """One request; its errors end it and nothing else."""
