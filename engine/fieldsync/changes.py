@@ -19,8 +19,8 @@ from fieldsync.limits import (
 if TYPE_CHECKING:
     from fieldsync.record import Dictionary, Removal
 
-PRINTABLE = bytes(range(32, 127))  # of ASCII
 STREAMS = ("changes", "pieces", "names", "cells", "seens", "removals")  # then one of values for each field
+NAMES = STREAMS.index("names")
 GROUPED = 1  # flag of a change: one transaction with the change before it
 REMOVING = 2  # flag of a change: it holds removals
 
@@ -125,21 +125,21 @@ def compress(streams: list[bytes]) -> list[tuple[int, bytes]]:
     """Each stream as (its size, zlib) where that is shorter, else as (0, itself)."""
     packed = []
     for place, stream in enumerate(streams):
-        is_text = place >= len(STREAMS) and _is_text(stream)
-        small = _deflate(stream, is_text) if len(stream) >= STREAM_COMPRESS_BYTES_MIN else stream
+        has_words = place == NAMES or (place >= len(STREAMS) and _is_prose(stream))
+        small = _deflate(stream, has_words) if len(stream) >= STREAM_COMPRESS_BYTES_MIN else stream
         packed.append((len(stream), small) if len(small) < len(stream) else (0, stream))
     return packed
 
 
-def _is_text(stream: bytes) -> bool:
-    """Whether values are texts for the most part, as far as their beginning tells."""
+def _is_prose(stream: bytes) -> bool:
+    """Whether values are texts of several words, as far as their beginning tells."""
     first = stream[:512]
-    return 4 * len(first.translate(None, PRINTABLE)) < len(first)
+    return 12 * first.count(b" ") > len(first)
 
 
-def _deflate(stream: bytes, is_text: bool) -> bytes:
-    # filtered: matches of under six bytes, which in columns of numbers are chance, would cost more than they save
-    deflater = zlib.compressobj(6, strategy=zlib.Z_DEFAULT_STRATEGY if is_text else zlib.Z_FILTERED)
+def _deflate(stream: bytes, has_words: bool) -> bytes:
+    # filtered: matches of under six bytes, which in numbers and codes are chance, would cost more than they save
+    deflater = zlib.compressobj(6, strategy=zlib.Z_DEFAULT_STRATEGY if has_words else zlib.Z_FILTERED)
     return deflater.compress(stream) + deflater.flush()
 
 
