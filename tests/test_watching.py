@@ -14,6 +14,7 @@ import pytest
 from tests.orders import Order, fill, in_threads
 
 import fieldsync as fs
+from fieldsync import apply
 from fieldsync import watch as watches
 
 
@@ -87,6 +88,16 @@ def test_a_watch_hears_what_another_process_wrote_before_this_one_synced(path, d
             while not told >= {f"new{turn}", "a"}:  # in one event, or two
                 created, updated, _ = heard.next()
                 told |= {*created, *updated}
+
+
+def test_a_record_that_another_process_removed_before_it_came_and_went_here_is_told_to_be_gone():
+    here, gone = apply.Touched(1, "s", "k", False, True), apply.Touched(1, "s", "k", True, False)
+    ours = [watches.News([one], {"s": (b"0", b"1")}) for one in (here, gone)]
+    assert not watches._as_one(ours).touched[0].before  # it came and went unseen
+    theirs = watches.News([gone], {})
+    assert watches._as_one([ours[0], theirs, ours[1]]).touched == [gone]
+    made = watches.News([here], {})  # by another process: an event before may have told it
+    assert watches._as_one([made, ours[1]]).touched == [gone]
 
 
 def test_records_that_wait_for_a_slow_watcher_are_held_up_to_a_bound(db, monkeypatch):

@@ -57,8 +57,9 @@ class Watch:
             self._pending.append(news)
             self._bytes += size
             if len(self._pending) > WATCH_QUEUE_EVENTS_MAX or self._bytes > WATCH_QUEUE_BYTES_MAX:
-                every = [one._replace(packed=b"") for one in _as_one(self._pending).touched]
-                self._pending, self._bytes = deque([News(every, {})]), 0
+                every, digests = _as_one(self._pending)
+                self._pending = deque([News([one._replace(packed=b"") for one in every], digests)])
+                self._bytes = 0
 
     def run(self) -> None:
         """Hand over what is queued, unless that has been scheduled already."""
@@ -100,11 +101,28 @@ def _as_one(commits: Collection[News]) -> News:
     """Several commits as one: what was there before the first, and after the last."""
     every = [one for news in commits for one in news.touched]
     if len({one.key for one in every}) < len(every):
+        before = _before(commits)
         merged = {one[:3]: one for one in every}
-        for one in reversed(every):
-            merged[one[:3]] = merged[one[:3]]._replace(before=one.before)
-        every = list(merged.values())
+        every = [one._replace(before=before[place]) for place, one in merged.items()]
     return News(every, _joined([news.digests for news in commits]))
+
+
+def _before(commits: Iterable[News]) -> dict[tuple[int, str, str], bool]:
+    """Which records were there before the first of several commits, or may have been told to be there since.
+
+    Commits of other processes (of unknown digests) are heard of later than they happened, and an event before may have
+    told what they made. So what one of them touched counts as there if it was so before any of the commits.
+    """
+    first: dict[tuple[int, str, str], bool] = {}
+    ever: dict[tuple[int, str, str], bool] = {}
+    theirs: set[tuple[int, str, str]] = set()
+    for news in commits:
+        places = [one[:3] for one in news.touched]
+        for place, one in zip(places, news.touched, strict=True):
+            first.setdefault(place, one.before)
+            ever[place] = ever.get(place, False) or one.before
+        theirs.update(() if news.digests else places)
+    return first | {place: ever[place] for place in theirs}
 
 
 def _joined(every: Iterable[Mapping[str, tuple[bytes, bytes]]]) -> Mapping[str, tuple[bytes, bytes]]:
