@@ -62,7 +62,7 @@ SENTENCES = {
     Reason.CODE_USED: "this code was used already: ask for another",
     Reason.KEY_REVOKED: "this key was revoked: enrol with a new one",
     Reason.WRONG_HUB: "who answers there is not the hub that gave out the code",
-    Reason.CONNECTING: "connecting",
+    Reason.CONNECTING: "a connection is being made",
     Reason.NOBODY: "no hub is named, and no peer was seen",
     Reason.UNREACHABLE: "nobody answers there; it is tried again by itself",
     Reason.CUT: "the connection was cut; what had landed is kept, and it is tried again by itself",
