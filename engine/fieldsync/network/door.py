@@ -44,6 +44,12 @@ class _Guest(socket.socket):
     stopped = Stopped.UNFINISHED
     leave: Callable[[], object] = staticmethod(lambda: None)
 
+    def send_away(self) -> None:
+        """Forget it, and have it end."""
+        self.leave()
+        with suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)  # its transport notices, and closes it
+
     def close(self) -> None:
         """End it, and forget it."""
         self.leave()
@@ -116,18 +122,14 @@ class Door(socket.socket):
         """Have the one who has waited longest go."""
         oldest = next(iter(self._outside.values()))
         oldest.stopped = Stopped.CROWDED
-        oldest.leave()
-        with suppress(OSError):
-            oldest.shutdown(socket.SHUT_RDWR)  # its transport notices, and closes it
+        oldest.send_away()
         if self.stopped[Stopped.CROWDED] % (HANDSHAKES_MAX // 2) == 0:
             gc.collect()  # a handshake that failed is a cycle of objects, with buffers of some 300 KB
 
     def shut(self) -> None:
         """Let nobody else in: who is outside goes, and does not hold up who closes a server."""
         for guest in list(self._outside.values()):
-            guest.leave()
-            with suppress(OSError):
-                guest.shutdown(socket.SHUT_RDWR)
+            guest.send_away()
 
     def _note(self, number: int, address: Any) -> None:
         """A guest goes; if he was not let in, say so."""
