@@ -31,6 +31,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "sqlite.inspection",
         "sqlite.memory",
         "sqlite.lately",
+        "sqlite.checkpoints",
         "sqlite.tails",
         "sqlite.reader",
         "sqlite.rows",

@@ -117,6 +117,9 @@ MISFITS_NAMED = 5  # keys of records that a description names where a value cann
 COLUMNS_MAX = 1_000  # of a table; those that only former declarations asked for go first
 BUSY_MS_MAX = 30_000  # how long a transaction waits for another process's
 READERS_MAX = 8  # idle reader connections kept
+LOG_PAGES_FIRST = 4_000  # of the write-ahead log, with which a thread begins to move them into the file
+LOG_PAGES_STEP = 2_000  # more, with which it begins anew while the log did not start over
+LOG_PAGES_MAX = 8_000  # with which a commit waits for that; a transaction may still write more
 
 ENTRIES_BYTES_A_CELL = 16  # of a change's entries in the index, for each of its cells that live; where they have more,
 ENTRIES_BYTES_SPARE = 64  # and so much besides, rows without any are taken out of them

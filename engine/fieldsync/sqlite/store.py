@@ -12,6 +12,7 @@ import apsw
 from fieldsync.errors import Busy, ClosedError, Corrupt, DiskFull, FormatTooNew, StoreError
 from fieldsync.limits import BUSY_MS_MAX, READERS_MAX
 from fieldsync.record import Dictionary
+from fieldsync.sqlite.checkpoints import Checkpoints
 from fieldsync.sqlite.lately import Lately
 from fieldsync.sqlite.layout import APPLICATION_ID, FORMAT, TABLES, load_columns
 from fieldsync.sqlite.reader import SQLiteReader
@@ -73,8 +74,10 @@ class SQLiteStore:
         self.lately = Lately()
         self._current: SQLiteWriter | None = None  # the write transaction that is open
         self._schema = Schema(-1, {}, False, False)
+        self._checkpoints = Checkpoints(self.path)
         with _translated(self.path):
             self._writer = self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            self._writer.set_wal_hook(self._checkpoints.after_commit)
             self._prepare()
 
     def _open(self, flags: int) -> apsw.Connection:
@@ -85,9 +88,7 @@ class SQLiteStore:
             connection.execute(f"PRAGMA page_size={self._page_bytes}")
             connection.execute("PRAGMA journal_mode=WAL").get  # noqa: B018
             connection.execute(f"PRAGMA synchronous={'FULL' if self._full else 'NORMAL'}")
-            connection.execute(
-                "PRAGMA cache_size=-16000; PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864"
-            )
+            connection.execute("PRAGMA cache_size=-16000; PRAGMA journal_size_limit=67108864")
         except BaseException:
             connection.close()
             raise
@@ -295,5 +296,6 @@ class SQLiteStore:
                 idle, self._idle = self._idle, []
             for connection in idle:
                 connection.close()
-            self._writer.close()
+            self._checkpoints.close()
+            self._writer.close()  # the last one, which empties the log
             self.on_issue = None
