@@ -27,4 +27,4 @@ HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-small}" HYPOTHESIS_STORAGE_DIRECTORY="
     python -m pytest -q -p no:cacheprovider \
     tests/test_codec.py tests/test_merge.py tests/test_diff.py tests/test_chunk.py tests/test_golden.py \
     tests/test_reconcile.py tests/test_existence.py tests/test_plain.py tests/test_numbers.py tests/test_named.py \
-    tests/test_deletion.py "$@"
+    tests/test_deletion.py tests/test_entries.py "$@"

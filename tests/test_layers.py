@@ -118,7 +118,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
     "__main__",
 ]
 CORE = LAYERS[: LAYERS.index("trust.certificates")]
-THREADS = {"watch", "replica", "sqlite.store"}  # where the locks live
+THREADS = {"watch", "replica", "sqlite.checkpoints", "sqlite.store"}  # where the locks live
 OUTSIDE = {
     *("socket", "ssl", "select", "selectors", "asyncio", "concurrent", "multiprocessing", "subprocess", "threading"),
     *("time", "random", "secrets", "uuid", "os.urandom", "datetime.datetime.now", "datetime.date.today"),
@@ -136,6 +136,7 @@ CALLERS = {  # of kernels: one each
     "codec": {"codec"},
     "delete": {"deleting"},
     "diff": {"context"},
+    "entries": {"entries"},
     "existence": {"syncing.existence"},
     "fresh": {"record"},
     "merge": {"record"},

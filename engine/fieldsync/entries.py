@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fieldsync._native import entries as kernel
 from fieldsync.store import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from fieldsync.record import Removal
+    from fieldsync.store import Dot
 
 # past the arguments of __new__, which for each of many rows cost more than the tuple
 entry: Callable[[tuple[int, int, int, int]], Entry] = partial(tuple.__new__, Entry)
@@ -33,18 +35,7 @@ def runs_of(collection: int, numbers: Iterable[int], first: int) -> list[Entry]:
 
 def compress(entries: Iterable[Entry]) -> list[Entry]:
     """Entries of single rows, which may be there twice, as runs, sorted."""
-    runs: list[Entry] = []
-    collection = n = end = -1  # of the run that may go on
-    for place in sorted(dict.fromkeys(entries)):  # which mostly are in order
-        follows = place[2] == end and place[0] == collection and place[1] == n
-        if follows:
-            last = runs[-1]
-            runs[-1] = entry((last[0], last[1], last[2], last[3] + 1))
-        else:
-            runs.append(place)
-        collection, n, row, _ = place
-        n, end = n + 1 if n >= 0 else -1, row + 1
-    return runs
+    return kernel.compress(entries if isinstance(entries, list) else list(entries), Entry)
 
 
 def compress_removals(removals: Iterable[Removal]) -> list[Entry]:
@@ -69,3 +60,31 @@ def expand(entries: Iterable[Entry]) -> list[Entry]:
         for run in entries
         for i in range(run.count)
     ]
+
+
+class Filing:
+    """Files the pieces of edits under the rows of the records that they are of."""
+
+    def __init__(self, creations: Callable[[Dot], list[Entry]]) -> None:
+        self._find = creations  # where a change created records
+        self.creations: dict[Dot, list[Entry]] = {}
+        self.rows: dict[int, dict[int, tuple[bytes, ...]]] = {}  # by collection and row, what comes of all changes
+        self._several: list[tuple[dict[int, bytes], int]] = []
+
+    def file(self, pieces: list[Any]) -> dict[int, dict[int, bytes]] | None:
+        """Pieces of one change (changes.Piece) by collection and row; None where one is no edit of what is held."""
+        mine: dict[int, dict[int, bytes]] = {}
+        at = 0
+        while at < len(pieces):
+            at = kernel.file_edits(pieces, at, self.creations, mine, self.rows, self._several)
+            if at < 0:
+                return None
+            if at < len(pieces):
+                dot = pieces[at][:2]
+                self.creations[dot] = self._find(dot)
+        return mine
+
+    def drop_several(self) -> None:
+        """Take out pieces of records of two incarnations: too seldom to be remembered."""
+        for pieces, row in self._several:
+            pieces.pop(row, None)

@@ -76,7 +76,8 @@ def enter(writer: Writer, scope: Scope, gains: Gains, arrivals: list[Arrival], n
         known = writer.change(scope.id, arrival.dot) if arrival.may_be_known else None
         gained = gains.live.pop(arrival.dot, 0)
         places = gains.places.pop(arrival.dot, [])
-        is_in_rows = all(place[0] != HEADLESS for place in places)
+        runs = compress(places)
+        is_in_rows = all(run[0] != HEADLESS for run in runs)
         if gained == arrival.parts and is_in_rows and arrival.dot in gains.pieces:
             edits[arrival.dot] = Edits(arrival.parts, gains.pieces[arrival.dot])
         if arrival.flags & REMOVING:
@@ -84,9 +85,9 @@ def enter(writer: Writer, scope: Scope, gains: Gains, arrivals: list[Arrival], n
             continue
         if known:
             gained += known.live
-            places += expand(known.entries)
+            runs = compress(places + expand(known.entries))
         if gained > 0:
-            rows.append(_entered(arrival, known, gained, compress(places)))
+            rows.append(_entered(arrival, known, gained, runs))
         elif known:  # what was here of it went with what came
             losses.append((arrival.dot, known.live))
     losses += [(dot, -by) for dot, by in gains.live.items() if by < 0 and dot not in gains.places]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import islice, repeat
+from itertools import groupby, islice, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from fieldsync import record
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fieldsync.watch import News, Watch
 
 R = TypeVar("R", bound=BaseRecord)
+# of Touched; C's item by number takes half the time of Python's by name
+_place_of, _key_of, _was_there, _cells_of = itemgetter(0, 1), itemgetter(2), itemgetter(3), itemgetter(5)
 SCOPE_NAME = "(SELECT name FROM fs_scope WHERE id=_scope)"
 
 
@@ -130,16 +133,16 @@ class Query(Generic[R]):
         with self._replica.store.reading() as reader:
             number, _ = self._table(reader)
             scopes: dict[str, list[Touched]] = {}
-            for one in news.touched:
-                if one.collection == number:
-                    scopes.setdefault(one.scope, []).append(one)
+            for (held, scope), every in groupby(news.touched, key=_place_of):
+                if held == number:
+                    scopes.setdefault(scope, []).extend(every)
             for scope, some in scopes.items():
                 _, digest = news.digests.get(scope, UNKNOWN)
-                records = _records(collection, reader, scope, some, digest)
-                found = {one.key: one for one in self._plan.matching(records)}
-                if len(found) == len(some) and all(one.before for one in some):  # mostly
-                    event.updated.extend([found[one.key] for one in some])
+                records = self._plan.matching(_records(collection, reader, scope, some, digest))
+                if len(records) == len(some) and all(map(_was_there, some)):  # mostly
+                    event.updated.extend(records)
                     continue
+                found = {one.key: one for one in records}
                 for _, _, key, before, _, _ in some:
                     if key in found:
                         (event.updated if before else event.created).append(found[key])
@@ -209,10 +212,14 @@ def _records(
     known, held = reader.collection(collection.name), reader.scope(scope)
     if known is None or held is None:
         return []
-    at_hand = [one for one in touched if one.packed] if held.digest == digest else []
-    others = [one.key for one in touched if not one.packed] if at_hand else [one.key for one in touched]
-    packed = {one.key: one.packed for one in at_hand}
-    if others:
+    keys, at_hand = list(map(_key_of, touched)), list(map(_cells_of, touched))
+    if held.digest != digest or not any(at_hand):
+        packed = {row.key: row.packed for row in reader.by_key(known.id, held.id, keys)}
+    elif all(at_hand):  # mostly
+        packed = dict(zip(keys, at_hand, strict=True))
+    else:
+        packed = {key: cells for key, cells in zip(keys, at_hand, strict=True) if cells}
+        others = [key for key in keys if key not in packed]
         packed |= {row.key: row.packed for row in reader.by_key(known.id, held.id, others)}
     values = values_of_each(collection, reader, list(packed.values()))
     cells = zip(repeat(reader.dictionary), packed.values(), strict=False)

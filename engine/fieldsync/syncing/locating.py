@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fieldsync import record
 from fieldsync.apply import RecordEdits, Target
 from fieldsync.changes import REMOVING
+from fieldsync.entries import Filing
 from fieldsync.store import HEADLESS
 
 if TYPE_CHECKING:
@@ -79,35 +80,15 @@ def locate_edits(writer: Writer, scope: Scope, taken: list[TakenChange]) -> Reco
     """What changes edit, where they do nothing else and the index has all of the records; None for any others."""
     if writer.is_audited() or writer.has_orphans(scope.id) or any(change.removals for change in taken):
         return None
-    finder = _Finder(writer, scope, [], [])
-    edits = RecordEdits({}, {})
-    creations: dict[Dot, list[Entry]] = {}
-    several: list[tuple[dict[int, bytes], int]] = []
+    filing = Filing(_Finder(writer, scope, [], []).creations)
+    pieces: dict[Dot, dict[int, dict[int, bytes]]] = {}
     for change in taken:
-        mine = edits.pieces[change.author, change.seq] = {}
-        creator = creation = collection = first = row = end = 0  # of the run of rows in which the last one was
-        rows: dict[int, tuple[bytes, ...]] = {}
-        pieces: dict[int, bytes] = {}
-        for author, seq, n, name, packed in change.pieces:
-            if name is not None:
-                return None
-            if not first <= n < end or seq != creation or author != creator:
-                creator, creation = author, seq
-                if (author, seq) not in creations:
-                    creations[author, seq] = finder.creations((author, seq))
-                place = next((one for one in creations[author, seq] if one[1] <= n < one[1] + one[3]), None)
-                if place is None:
-                    return None
-                collection, first, row, end = *place[:3], place[1] + place[3]
-                rows, pieces = edits.rows.setdefault(collection, {}), mine.setdefault(collection, {})
-            number = row + n - first
-            if number in pieces:
-                several.append((pieces, number))
-            pieces[number] = packed
-            rows[number] = (*rows[number], packed) if number in rows else (packed,)
-    for pieces, number in several:  # of a record of two incarnations: too seldom to be remembered
-        pieces.pop(number, None)
-    return edits if not writer.removals_of(scope.id, creations) else None
+        mine = filing.file(change.pieces)
+        if mine is None:
+            return None
+        pieces[change.author, change.seq] = mine
+    filing.drop_several()
+    return RecordEdits(filing.rows, pieces) if not writer.removals_of(scope.id, filing.creations) else None
 
 
 class _Finder:
