@@ -1,7 +1,7 @@
 """Entries of the change index: rows as runs of rows, and pieces of edits filed under the rows that runs have."""
 
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 
@@ -45,6 +45,16 @@ cdef object tuple_of(type kind, const Run *run):
     return one
 
 
+cdef Run row_of(object place) except *:
+    """A single row, of which only that it is a tuple is known."""
+    if not PyTuple_Check(place) or PyTuple_GET_SIZE(place) != 4:
+        raise TypeError("an entry is a tuple of four")
+    if <int64_t><object>PyTuple_GET_ITEM(place, 3) != 1:
+        raise ValueError("a run where a single row is due")
+    return Run(<object>PyTuple_GET_ITEM(place, 0), <object>PyTuple_GET_ITEM(place, 1),
+               <object>PyTuple_GET_ITEM(place, 2), 1)
+
+
 cdef bint goes_on(const Run *last, const Run *one) noexcept nogil:
     """Whether a single row comes after a run."""
     cdef uint64_t count = <uint64_t>last.count
@@ -70,10 +80,7 @@ def compress(list places not None, type kind not None):
         raise MemoryError
     try:
         for i in range(count):
-            collection, n, row, size = places[i]
-            if size != 1:
-                raise ValueError("a run where a single row is due")
-            runs[i] = Run(collection, n, row, 1)
+            runs[i] = row_of(places[i])
             is_sorted = is_sorted and (i == 0 or order_runs(&runs[i - 1], &runs[i]) <= 0)
         if not is_sorted:
             qsort(runs, <size_t>count, sizeof(Run), order_runs)

@@ -2,7 +2,7 @@
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 
@@ -131,10 +131,12 @@ def pack(list tables not None, int columns):
                 raise ValueError(f"a table has at most {ROWS_MAX} rows")
             values = room_for(values, count, columns)
             for i, row in enumerate(rows):
-                if len(row) != columns:
+                if not PyTuple_Check(row):
+                    raise TypeError("rows are tuples")
+                if PyTuple_GET_SIZE(row) != columns:
                     raise ValueError(f"a row of {len(row)} where {columns} columns are declared")
-                for column in range(columns):
-                    values[<size_t>column * count + i] = row[column]
+                for column in range(columns):  # of named tuples too, past their own []
+                    values[<size_t>column * count + i] = <object>PyTuple_GET_ITEM(row, column)
             w.size = 0
             if count:
                 write_varint(&w, count)

@@ -1,12 +1,21 @@
 """Entries of the change index by their kernel, held against plain loops over what they say."""
 
 import random
+from typing import NamedTuple
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fieldsync._native import entries
+
+
+class Entry(NamedTuple):
+    collection: int
+    n: int
+    row: int
+    count: int
+
 
 SMALL = st.integers(-1, 6)
 PLACES = st.lists(st.tuples(st.integers(-1, 2), SMALL, SMALL, st.just(1)), max_size=30)
@@ -34,7 +43,7 @@ def test_runs_say_what_their_rows_said_and_none_could_be_one_with_the_next(place
     for end in ends[:-1]:
         assert not follows(rows[end - 1], rows[end])
     assert entries.compress(places[::-1], tuple) == runs
-    assert entries.compress([list(place) for place in places], tuple) == runs
+    assert entries.compress([Entry(*place) for place in places], Entry) == runs
 
 
 def test_runs_do_not_go_on_beyond_the_largest_number():
@@ -43,7 +52,7 @@ def test_runs_do_not_go_on_beyond_the_largest_number():
 
 
 def test_what_is_no_single_row_is_refused():
-    for places in ([(1, 2, 3)], [(1, 2, 3, 4)], [(1, 2, 3, "x")], [None]):
+    for places in ([(1, 2, 3)], [(1, 2, 3, 4)], [(1, 2, 3, "x")], [[1, 2, 3, 1]], [None]):
         with pytest.raises((TypeError, ValueError)):
             entries.compress(places, tuple)
     with pytest.raises(OverflowError):
