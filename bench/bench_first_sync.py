@@ -17,7 +17,7 @@ NOTES = {
     "s": "durable at the end, both files at full; documents: export, send over loopback TCP, import in memory",
     "taker_mb, giver_mb": "peaks above what the processes had with packages imported; the hub's was built by another",
 }
-TARGETS = (Target("fieldsync_taker_mb", 1 / 3, "pycrdt_taker_mb"),)
+TARGETS = tuple(Target(f"fieldsync_{side}_mb", 1 / 3, f"pycrdt_{side}_mb") for side in ("taker", "giver"))
 AUTHKEY = b"bench"
 
 
