@@ -10,7 +10,7 @@ import pytest
 from tests.networks import agent_port, eventually, fill, keys
 
 import fieldsync as fs
-from fieldsync.network import keeper
+from fieldsync.network import keeper, spending
 from fieldsync.network.agenda import Budget
 from fieldsync.network.agent import Agent
 from fieldsync.trust.membership import membership_of
@@ -200,7 +200,7 @@ def test_a_budget_goes_on_where_the_last_agent_left_it(network, start):
 
 def used(database):
     with database.replica.store.reading() as reader:
-        return reader.meta(keeper.BUDGET_USED) or 0
+        return reader.meta(spending.BUDGET_USED) or 0
 
 
 def test_the_app_is_told_of_changes(network, start):

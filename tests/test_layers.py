@@ -108,7 +108,7 @@ LAYERS = [  # bottom to top: a module imports only from those before it
         "trust.desk",
         "syncing.memory",
     ),
-    *("network.discovery", "network.keeper", "network.metrics", "network.hub"),
+    *("network.discovery", "network.spending", "network.keeper", "network.metrics", "network.hub"),
     *("template", "guessing", "tables", "loading"),
     *("live", "copies", "holding", "history", "database", "network.agent", "fieldsync"),
     *("samples", "progress", "device", "child", "demo.teller", "demo.story", "demo.scene"),

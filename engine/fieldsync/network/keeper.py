@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 import time
 from contextlib import AsyncExitStack, suppress
@@ -12,19 +11,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from fieldsync.errors import ConnectionFailed, FieldsyncError, IdentityError
-from fieldsync.limits import (
-    BUDGET_SECONDS,
-    CONNECT_SECONDS_MAX,
-    PROBE_SECONDS,
-    RETRY_SECONDS_MAX,
-    STANDBY_SECONDS,
-    TICK_SECONDS,
-)
+from fieldsync.errors import ConnectionFailed, IdentityError
+from fieldsync.limits import CONNECT_SECONDS_MAX, PROBE_SECONDS, RETRY_SECONDS_MAX, STANDBY_SECONDS, TICK_SECONDS
 from fieldsync.network.agenda import Agenda, Begin, Dial, Phase
 from fieldsync.network.line import Line
 from fieldsync.network.lines import Lines
 from fieldsync.network.server import Listener
+from fieldsync.network.spending import Spending
 from fieldsync.network.standby import Place
 from fieldsync.network.status import PeerStatus, Status
 from fieldsync.network.wire import code_of, dial, failures, local_addresses, peer_of
@@ -41,7 +34,6 @@ if TYPE_CHECKING:
     from fieldsync.trust.identity import Identity
 
 log = logging.getLogger("fieldsync")
-BUDGET_SINCE, BUDGET_USED = "budget since", "budget used"  # facts of a file: milliseconds of the wall clock, bytes
 
 
 def clock() -> float:
@@ -106,7 +98,7 @@ class Keeper:
         self._place = Place(replica.store.path)
         self._is_standing_by = False
         self._blocked = ""  # why this one cannot work in the place of an agent that has ended
-        self._paid = asyncio.Event()  # some more of the budget is used than is written down
+        self._spending = Spending(replica, plan.budget, lambda: clock())
         for address in filter(None, (plan.hub, *plan.peers)):
             self._links[address] = _Link([address], is_named=True)
             self._agenda.see(address, clock(), is_urgent=address == plan.hub)
@@ -143,9 +135,8 @@ class Keeper:
                 self.port = await stack.enter_async_context(listener.listen(*self._plan.listen))
             stack.push_async_callback(self._end)
             self._is_standing_by = False
-            if self._plan.budget is not None:
-                await asyncio.to_thread(self._resume, self._plan.budget)
-                self._spawn(self._remember(self._plan.budget))
+            await self._spending.resume()
+            self._spawn(self._spending.remember())
             self._spawn(self._lines.spread())
             ready()
             self._spawn(self._discover())
@@ -222,8 +213,7 @@ class Keeper:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._plan.budget is not None and self._paid.is_set():
-            await asyncio.to_thread(self._write_down, self._plan.budget)
+        await self._spending.write_down()
         if self._discovery is not None:
             await self._discovery.close()
 
@@ -372,13 +362,12 @@ class Keeper:
             return  # it ended meanwhile, and the agenda knows
         try:
             session = await asyncio.to_thread(self._session, name, line)
-            pay = self._meter()
+            pay = self._spending.meter()
             try:
                 report = await line.sync(session, pay)
             finally:
                 pay(session.report)
-                if self._plan.budget is not None:
-                    await asyncio.to_thread(self._write_down, self._plan.budget)
+                await self._spending.write_down()
             await asyncio.to_thread(self._obey)
         except Exception as error:
             if link.line is line:  # else the line ended first, and told why
@@ -389,44 +378,6 @@ class Keeper:
         else:
             self._after(name, link, line, report)
             self._stir()
-
-    def _meter(self) -> Callable[[Report], None]:
-        """What counts the bytes of a session as they go, for they are paid for, though it should be cut."""
-        budget, counted = self._plan.budget, 0
-
-        def pay(report: Report) -> None:
-            nonlocal counted
-            total = report.bytes_sent + report.bytes_received
-            if budget is not None and total > counted:
-                budget.use(total - counted)
-                counted = total
-                self._paid.set()
-
-        return pay
-
-    async def _remember(self, budget: Budget) -> None:
-        """Write down what is used of the budget: soon where it was quiet, else now and then."""
-        while True:
-            await self._paid.wait()
-            await asyncio.to_thread(self._write_down, budget)
-            await asyncio.sleep(BUDGET_SECONDS)
-
-    def _write_down(self, budget: Budget) -> None:
-        self._paid.clear()
-        used, seconds_ago = budget.kept(clock())
-        try:
-            with self._replica.store.writing() as writer:
-                writer.set_meta(BUDGET_SINCE, self._replica.wall_ms() - round(1000 * seconds_ago))
-                writer.set_meta(BUDGET_USED, used)
-        except FieldsyncError as error:  # of a file that is full, or closed by now
-            log.warning("what is used of the budget is not written down: %s", error)
-
-    def _resume(self, budget: Budget) -> None:
-        """Go on with the period that an agent of this file began before, though it should have been killed."""
-        with self._replica.store.reading() as reader:
-            since_ms, used = reader.meta(BUDGET_SINCE), reader.meta(BUDGET_USED)
-        if since_ms is not None and used is not None:
-            budget.resume(used, (self._replica.wall_ms() - since_ms) / 1000, clock())
 
     def _after(self, name: str, link: _Link, line: Line, report: Report) -> None:
         """A session ended well, or because it was enough."""
@@ -460,10 +411,7 @@ class Keeper:
 
     def _session(self, name: str, line: Line) -> Session:
         trust = self._lines.prepare(line, self._identity)
-        budget = self._plan.budget
-        left = budget.left(clock()) if budget is not None else math.inf
-        enough = (lambda report: report.bytes_sent + report.bytes_received >= left) if budget is not None else None
-        return Session(self._replica, initiator=True, peer=name, enough=enough, trust=trust)
+        return Session(self._replica, initiator=True, peer=name, enough=self._spending.enough(), trust=trust)
 
 
 def _device(line: Line) -> str:
