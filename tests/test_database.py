@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -27,6 +28,34 @@ def test_a_database_opens_with_and_without_declarations(path):
         assert (note.text, note["size"], note.key, note.scope) == ("as you like", 1, "n1", "job/7")
         assert db["orders"].get("a") == db[Order].get("a")
         assert isinstance(db["orders"].get("a"), Order)
+
+
+def test_a_database_stays_where_it_was_opened(tmp_path, monkeypatch):
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    with fs.open(there / "field.db", Order) as other:
+        fill(other, b="Bolt")
+    monkeypatch.chdir(here)
+    with fs.open("field.db", Order, durability="fast") as db:
+        fill(db, a="Acme")
+        monkeypatch.chdir(there)
+        assert [one.key for one in db[Order].where().all()] == ["a"]
+        assert db.replica.store.size() > 0
+        db.replica.before_leaving()
+
+
+def test_a_link_to_a_database_is_the_database(path, tmp_path, monkeypatch):
+    """SQLite's log lies beside the file, and not beside the link."""
+    synced = []
+    (tmp_path / "link.db").symlink_to(path)
+    with fs.open(tmp_path / "link.db", Order, durability="fast") as db:
+        fill(db, a="Acme")
+        monkeypatch.setattr("fieldsync.sqlite.store.os.fsync", lambda number: synced.append(os.fstat(number).st_ino))
+        db.replica.before_leaving()
+        assert synced == [path.with_name(path.name + "-wal").stat().st_ino]
+    with fs.open(path, Order) as db:
+        assert db[Order].get("a") is not None
 
 
 def test_what_cannot_be_opened_says_why(path, tmp_path):

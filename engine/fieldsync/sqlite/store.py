@@ -59,7 +59,8 @@ class SQLiteStore:
     """One SQLite file; see store.Store. Threads share it; other processes may have it open too."""
 
     def __init__(self, path: str | os.PathLike[str], *, full: bool = True, page_bytes: int = 8192) -> None:
-        self.path = os.fspath(path)
+        # as SQLite calls it, with its log beside it; connections are opened later too, wherever the app works by then
+        self.path = os.path.realpath(os.fspath(path))
         self._full = full
         self._page_bytes = page_bytes
         self._pid = os.getpid()
