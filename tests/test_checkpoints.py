@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import apsw
@@ -48,6 +51,14 @@ def rest(db: fs.Database) -> None:
     thread = checkpoints_of(db)._thread
     if thread is not None:
         thread.join()
+
+
+def forget_connection(db: fs.Database) -> None:
+    """What made the tables may have been much, so that a thread has one already."""
+    rest(db)
+    if (connection := checkpoints_of(db)._connection) is not None:
+        connection.close()
+        checkpoints_of(db)._connection = None
 
 
 def moved(path: Path) -> tuple[int, int]:
@@ -126,10 +137,7 @@ def test_a_disk_that_fails_a_thread_fails_no_commit(
 
     with fs.open(path, Thing) as db:
         db.enter("s")
-        rest(db)
-        if (connection := checkpoints_of(db)._connection) is not None:  # what made the tables may have been much
-            connection.close()
-            checkpoints_of(db)._connection = None
+        forget_connection(db)
         with monkeypatch.context() as patch:
             patch.setattr(checkpoints.apsw, "Connection", Failing)
             write(db, 0, 8)
@@ -175,3 +183,95 @@ def test_a_reader_at_work_keeps_what_it_sees(path: Path) -> None:
             rest(db)
             assert len(reader.by_keys_anywhere(number, [f"k{n}" for n in range(41)])) == 1
         assert len(db[Thing].where().all()) == 41
+
+
+def test_one_large_transaction_after_the_other_is_moved_in_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each begins the log anew, and leaves more in it than begins a thread."""
+    begun = []
+    begin = Checkpoints._begin
+    monkeypatch.setattr(Checkpoints, "_begin", lambda self, writer: begun.append(self) or begin(self, writer))
+    monkeypatch.setattr(checkpoints, "LOG_PAGES_MAX", 10_000)
+    lengths = []
+    with fs.open(path, Thing) as db:
+        db.enter("s")
+        rest(db)
+        for first in (0, 20, 40, 60, 80):
+            begun.clear()
+            with db.write() as tx:
+                for n in range(first, first + 20):
+                    tx.create(Thing, key=f"k{n}", scope="s", text=f"{n} " * 2_000)
+            rest(db)
+            assert begun
+            lengths.append(moved(path)[0])
+    assert FIRST < max(lengths) < 2 * min(lengths)
+
+
+def test_another_file_in_the_place_of_an_open_one_is_left_alone(path: Path) -> None:
+    with fs.open(path.with_name("backup.db"), Thing) as db:
+        db.enter("s")
+        write(db, 0, 3)
+    backup = path.with_name("backup.db").read_bytes()
+    with fs.open(path, Thing) as db:
+        db.enter("s")
+        forget_connection(db)
+        path.with_name("backup.db").replace(path)
+        write(db, 0, 4)
+        rest(db)
+        assert checkpoints_of(db)._connection is None
+        assert path.read_bytes() == backup
+
+
+def test_a_look_that_fails_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where there are no more descriptors: opening alone may work, and what follows would do nothing, silently."""
+    opened: list[Any] = []
+
+    class Blind:
+        def __init__(self, *args: Any, **options: Any) -> None:
+            opened.append(self)
+            self.is_closed = False
+
+        def execute(self, sql: str) -> Any:
+            raise apsw.CantOpenError(sql)
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    with fs.open(path, Thing) as db:
+        db.enter("s")
+        forget_connection(db)
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoints.apsw, "Connection", Blind)
+            write(db, 0, 8)
+            rest(db)
+        assert opened
+        assert all(one.is_closed for one in opened)
+        assert checkpoints_of(db)._connection is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_who_forks_waits_for_what_is_moved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child would find SQLite in the middle of it, for good."""
+    began, order = threading.Event(), []
+    move = Checkpoints._move
+
+    def slowly(self: Checkpoints, connection: apsw.Connection) -> None:
+        began.set()
+        time.sleep(0.2)
+        move(self, connection)
+        order.append("moved")
+
+    with fs.open(path, Thing) as db:
+        db.enter("s")
+        rest(db)
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, "_move", slowly)
+            write(db, 0, 4)
+            assert began.wait(60)
+            with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # of forks among threads
+                child = os.fork()
+            if child == 0:
+                os._exit(0 if checkpoints._working.acquire(blocking=False) else 1)
+            order.append("forked")
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            rest(db)
+        assert order[0] == "moved"

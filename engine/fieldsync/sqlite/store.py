@@ -75,10 +75,9 @@ class SQLiteStore:
         self.lately = Lately()
         self._current: SQLiteWriter | None = None  # the write transaction that is open
         self._schema = Schema(-1, {}, False, False)
-        self._checkpoints = Checkpoints(self.path)
         with _translated(self.path):
             self._writer = self._open(apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-            self._writer.set_wal_hook(self._checkpoints.after_commit)
+            self._checkpoints = Checkpoints(self.path, self._writer)
             self._prepare()
 
     def _open(self, flags: int) -> apsw.Connection:
@@ -297,6 +296,8 @@ class SQLiteStore:
                 idle, self._idle = self._idle, []
             for connection in idle:
                 connection.close()
-            self._checkpoints.close()
-            self._writer.close()  # the last one, which empties the log
+            try:
+                self._checkpoints.close()
+            finally:
+                self._writer.close()  # the last one, which empties the log
             self.on_issue = None
