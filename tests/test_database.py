@@ -40,9 +40,12 @@ def test_a_database_stays_where_it_was_opened(tmp_path, monkeypatch):
     with fs.open("field.db", Order, durability="fast") as db:
         fill(db, a="Acme")
         monkeypatch.chdir(there)
-        assert [one.key for one in db[Order].where().all()] == ["a"]
-        assert db.replica.store.size() > 0
+        with db.replica.store.reading(), db.replica.store.reading():  # two connections, and the next one is a third
+            assert [one.key for one in db[Order].where().all()] == ["a"]
+        synced = []
+        monkeypatch.setattr("fieldsync.sqlite.store.os.fsync", lambda number: synced.append(os.fstat(number).st_ino))
         db.replica.before_leaving()
+        assert synced == [(here / "field.db-wal").stat().st_ino]
 
 
 def test_a_link_to_a_database_is_the_database(path, tmp_path, monkeypatch):
