@@ -1,14 +1,10 @@
 """Entries of the change index: rows as runs of rows, and pieces of edits filed under the rows that runs have."""
 
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 
-from tuples cimport new_tuple
-
-cdef extern from "Python.h":
-    void PyObject_GC_UnTrack(object value)
+from tuples cimport PyObject_GC_UnTrack, fill, new_tuple
 
 # Rows of a collection, one after the other; n: the numbers of the incarnations in them likewise, or -1.
 ctypedef struct Run:
@@ -30,17 +26,12 @@ cdef int order_runs(const void *a, const void *b) noexcept nogil:
     return (x.count > y.count) - (x.count < y.count)
 
 
-cdef void put(object one, Py_ssize_t place, object number):
-    Py_INCREF(number)
-    PyTuple_SET_ITEM(one, place, number)
-
-
 cdef object tuple_of(type kind, const Run *run):
     cdef object one = new_tuple(kind, 4)
-    put(one, 0, run.collection)
-    put(one, 1, run.n)
-    put(one, 2, run.row)
-    put(one, 3, run.count)
+    fill(one, 0, run.collection)
+    fill(one, 1, run.n)
+    fill(one, 2, run.row)
+    fill(one, 3, run.count)
     PyObject_GC_UnTrack(one)  # it refers to numbers alone
     return one
 

@@ -1,20 +1,17 @@
 """Named tuples, many at a time: past their __new__, and past the garbage collector where they refer to nothing else."""
 
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 
-from tuples cimport new_tuple
+from tuples cimport PyObject_GC_UnTrack, fill, new_tuple
 
 cdef extern from "Python.h":
     bint PyObject_IS_GC(object value)
-    void PyObject_GC_UnTrack(object value)
 
 
 cdef inline bint put(object one, Py_ssize_t place, object value) noexcept:
     """Whether the garbage collector may leave it alone."""
-    Py_INCREF(value)
-    PyTuple_SET_ITEM(one, place, value)
+    fill(one, place, value)
     return not PyObject_IS_GC(value)
 
 

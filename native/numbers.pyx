@@ -1,15 +1,14 @@
 """Tables of integers <-> bytes, column by column: one that mostly goes on in equal steps takes few."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_Check, PyTuple_GET_ITEM, PyTuple_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 from bytes cimport (
     Reader, Writer, read_byte, read_varint, reader_of, unzigzag, write_byte, write_varint, writer_free, zigzag,
 )
-from tuples cimport new_tuple
+from tuples cimport fill, new_tuple
 
 cdef enum:
     COLUMNS_MAX = 8
@@ -154,12 +153,9 @@ def pack(list tables not None, int columns):
 cdef object row_of(type kind, const int64_t *values, size_t count, int columns):
     """One row of a table in columns."""
     cdef int column
-    cdef object number
     cdef object row = new_tuple(kind, columns)
     for column in range(columns):
-        number = values[<size_t>column * count]
-        Py_INCREF(number)
-        PyTuple_SET_ITEM(row, column, number)
+        fill(row, column, values[<size_t>column * count])
     return row
 
 

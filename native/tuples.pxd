@@ -1,5 +1,8 @@
 # Tuples of a class, to be filled item by item: past its __new__, which takes twice as long. Header-only.
 
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_SET_ITEM
+
 cdef extern from *:
     """
     /* a tuple remembers its hash from Python 3.14 on; -1 is none */
@@ -13,6 +16,7 @@ cdef extern from *:
 
 cdef extern from "Python.h":
     object PyType_GenericAlloc(type kind, Py_ssize_t items)
+    void PyObject_GC_UnTrack(object value)
 
 
 cdef inline object new_tuple(type kind, Py_ssize_t width):
@@ -20,3 +24,9 @@ cdef inline object new_tuple(type kind, Py_ssize_t width):
     cdef object one = PyType_GenericAlloc(kind, width)
     forget_hash(one)
     return one
+
+
+cdef inline void fill(object one, Py_ssize_t place, object value) noexcept:
+    """Put an item into a place of a new one that has none yet."""
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(one, place, value)

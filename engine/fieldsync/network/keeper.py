@@ -98,7 +98,7 @@ class Keeper:
         self._place = Place(replica.store.path)
         self._is_standing_by = False
         self._blocked = ""  # why this one cannot work in the place of an agent that has ended
-        self._spending = Spending(replica, plan.budget, lambda: clock())
+        self._spending = Spending(replica, plan.budget, clock)
         for address in filter(None, (plan.hub, *plan.peers)):
             self._links[address] = _Link([address], is_named=True)
             self._agenda.see(address, clock(), is_urgent=address == plan.hub)
